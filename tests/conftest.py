@@ -1,0 +1,22 @@
+"""What every test has: the marker of its folder, and sockets only where the folder speaks to real servers."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+TESTS: Final = Path(__file__).parent
+MARKED: Final = frozenset({"contract", "crash", "e2e"})
+SPEAKS: Final = MARKED | {"simulation", "tasks"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test by its top folder, so that `-m "not e2e"` needs no marker in the files."""
+    for item in items:
+        if not item.path.is_relative_to(TESTS):
+            continue
+        folder = item.path.relative_to(TESTS).parts[0]
+        if folder in MARKED:
+            item.add_marker(folder)
+        if folder in SPEAKS:
+            item.add_marker(pytest.mark.enable_socket)
