@@ -1,0 +1,163 @@
+"""Names of things: remote paths from hostile bytes, ids derived from what makes them unique."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from typing import NewType
+
+from eft.errors import Permanent
+
+RemotePath = NewType("RemotePath", str)
+"""A path relative to its endpoint's root: `/`-separated, no empty, `.` or `..` component, no control character, valid UTF-8."""
+
+MAX_COMPONENT = 255
+"""Bytes in one component: the limit of Linux file systems (limits.h, NAME_MAX)."""
+MAX_PATH = 1024
+"""Bytes in a whole path: the limit of an S3 key (Amazon S3 User Guide, "Naming Amazon S3 objects")."""
+PARTITIONS = 64
+"""Never changes: a row's partition is stored, and a new count would move none of them."""
+TOKEN_SUFFIX = ".part"
+_FIELD = re.compile(r"\{([a-z_]+)(?::([^{}]*))?\}")
+
+
+def remote_path(raw: bytes | str) -> RemotePath:
+    """Returns the one normal form of a name that came from outside; leading and doubled slashes are dropped.
+
+    Raises:
+        Permanent: `name_invalid`, saying what is wrong; nothing is guessed or repaired.
+    """
+    text = _decode(raw)
+    components = [c for c in text.split("/") if c]
+    if not components:
+        raise _invalid(text, "is empty")
+    if any(c in {".", ".."} for c in components):
+        raise _invalid(text, "contains a '.' or '..' component")
+    if any(ord(ch) < 0x20 or ord(ch) == 0x7F for ch in text):  # noqa: PLR2004 - ASCII control range
+        raise _invalid(text, "contains a control character")
+    if any(len(c.encode()) > MAX_COMPONENT for c in components):
+        raise _invalid(text, f"has a component longer than {MAX_COMPONENT} bytes")
+    path = "/".join(components)
+    if len(path.encode()) > MAX_PATH:
+        raise _invalid(text, f"is longer than {MAX_PATH} bytes")
+    return RemotePath(path)
+
+
+def directory_path(raw: str) -> str:
+    """Returns the normal form of a directory relative to its endpoint's root; the root itself is `""`."""
+    return remote_path(raw) if raw.strip("/") else ""
+
+
+def display(raw: bytes | str) -> str:
+    """Returns a hostile name in printable ASCII escapes, at most 300 characters, for logs and rows."""
+    text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+    shown = "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode() for ch in text)
+    return shown.encode("utf-8", "backslashreplace").decode()[:300]
+
+
+def join(directory: str, name: str) -> RemotePath:
+    """Returns `name` below `directory`, normalised."""
+    return remote_path(f"{directory}/{name}" if directory else name)
+
+
+def parent(path: str) -> str:
+    """Returns the directory of a path, `""` for one at the root."""
+    return path.rpartition("/")[0]
+
+
+def basename(path: str) -> str:
+    """Returns the last component of a path."""
+    return path.rpartition("/")[2]
+
+
+def numbered(path: RemotePath, number: int) -> RemotePath:
+    """Returns the path of conflict mode `rename`: `report.csv` → `report.1.csv`."""
+    stem, dot, suffix = basename(path).partition(".")
+    return join(parent(path), f"{stem}.{number}{dot}{suffix}")
+
+
+def partition_of(tenant: str, destination_endpoint: str) -> int:
+    """Returns the slice of work, 0 … PARTITIONS - 1, that a transfer to this endpoint belongs to."""
+    return int.from_bytes(_digest(tenant, destination_endpoint)[:8], "big") % PARTITIONS
+
+
+def transfer_id(*unique: str) -> str:
+    """Returns the id that these parts always have: 32 lower-case hex digits of SHA-256 over them, length-prefixed."""
+    return _digest(*unique).hex()[:32]
+
+
+def token_name(final: RemotePath, *, transfer: str, region_epoch: int, attempt: int, nonce: str) -> RemotePath:
+    """Returns the temporary name that one attempt uploads under, beside the final name (DESIGN 5, D2)."""
+    return join(parent(final), f".{transfer}.{region_epoch}.{attempt}.{nonce}{TOKEN_SUFFIX}")
+
+
+def is_token(path: str) -> bool:
+    """Returns whether a path looks like a token of ours, which discover never picks up."""
+    name = basename(path)
+    return name.startswith(".") and name.endswith(TOKEN_SUFFIX)
+
+
+TEMPLATE_FIELDS = frozenset({"name", "stem", "suffix", "directory", "path", "date", "flow", "tenant", "transfer"})
+
+
+def check_template(template: str) -> str:
+    """Returns the template if every field is known.
+
+    Raises:
+        ValueError: names the unknown field.
+    """
+    for field, _ in _FIELD.findall(template):
+        if field not in TEMPLATE_FIELDS:
+            msg = f"unknown field {{{field}}}; known are {', '.join(sorted(TEMPLATE_FIELDS))}"
+            raise ValueError(msg)
+    if "{" in _FIELD.sub("", template) or "}" in _FIELD.sub("", template):
+        msg = "unbalanced brace; a field is written {name}"
+        raise ValueError(msg)
+    return template
+
+
+def destination_name(  # noqa: PLR0913 - one argument per template field
+    template: str, *, source: RemotePath, base: str, at: datetime, tenant: str, flow: str, transfer: str
+) -> RemotePath:
+    """Returns the destination path for a source path.
+
+    `{path}` is the source path below `base` (the selection's directory), `{directory}` its directory, `{name}` its last component with
+    `{stem}` and `{suffix}`; `{date:%Y/%m/%d}` is the accept time in UTC; `{flow}`, `{tenant}` and `{transfer}` are ids. All of them are
+    fixed when the transfer is accepted, so the same version gets the same name each time.
+    """
+    below = source[len(base) + 1 :] if base and source.startswith(base + "/") else source
+    stem, dot, suffix = basename(below).rpartition(".")
+    values = {
+        "name": basename(below),
+        "stem": stem if dot else suffix,
+        "suffix": dot + suffix if dot else "",
+        "directory": parent(below),
+        "path": below,
+        "flow": flow,
+        "tenant": tenant,
+        "transfer": transfer,
+    }
+
+    def fill(match: re.Match[str]) -> str:
+        if match[1] == "date":
+            return at.astimezone(UTC).strftime(match[2] or "%Y-%m-%d")
+        return values[match[1]]
+
+    return remote_path(_FIELD.sub(fill, template))
+
+
+def _decode(raw: bytes | str) -> str:
+    try:
+        return raw.decode("utf-8") if isinstance(raw, bytes) else raw.encode("utf-8").decode("utf-8")
+    except UnicodeError:
+        raise _invalid(raw, "is not valid UTF-8") from None
+
+
+def _invalid(raw: bytes | str, why: str) -> Permanent:
+    return Permanent(f"the name '{display(raw)}' {why}", reason="name_invalid")
+
+
+def _digest(*parts: str) -> bytes:
+    joined = b"".join(len(p.encode()).to_bytes(4, "big") + p.encode() for p in parts)
+    return hashlib.sha256(joined).digest()

@@ -1,0 +1,69 @@
+"""Parts: byte ranges numbered from 1, planned once per attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+MIB = 1024 * 1024
+MAX_PARTS = 10_000
+"""Amazon S3 User Guide, "Amazon S3 multipart upload limits"."""
+MIN_PART_SIZE = 5 * MIB
+MAX_PART_SIZE = 5 * 1024 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The bytes [start, start + size) of a file."""
+
+    number: int
+    start: int
+    size: int
+
+
+class PartDone(BaseModel):
+    """Evidence that a part is durably at its destination. `crc64nvme` is the part's own; None where the server copied it and told none."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    size: int
+    crc64nvme: int | None
+    etag: str | None = None
+
+
+class PartPlan(BaseModel):
+    """How an attempt cuts a file: `count` parts of `part_size` bytes, the last one shorter; an empty file is one empty part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    part_size: int
+
+    @property
+    def count(self) -> int:
+        """Number of parts, at least 1."""
+        return max(1, -(-self.size // self.part_size))
+
+    def part(self, number: int) -> Part:
+        """Returns part `number`, 1 … count."""
+        start = (number - 1) * self.part_size
+        return Part(number=number, start=start, size=min(self.part_size, self.size - start))
+
+    def parts(self) -> list[Part]:
+        """Returns all parts in order."""
+        return [self.part(n) for n in range(1, self.count + 1)]
+
+
+def plan_parts(size: int, *, part_size: int) -> PartPlan:
+    """Returns a plan with parts of `part_size` bytes, or the least whole number of MiB above it that keeps to S3's 10,000 parts."""
+    least = -(-size // MAX_PARTS)
+    return PartPlan(size=size, part_size=max(part_size, -(-least // MIB) * MIB))
+
+
+def lanes(plan: PartPlan, *, width: int) -> list[range]:
+    """Returns at most `width` contiguous ranges of part numbers that cover the plan, as even as can be."""
+    width = min(width, plan.count)
+    bounds = [1 + plan.count * i // width for i in range(width + 1)]
+    return [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]

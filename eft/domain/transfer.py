@@ -1,0 +1,244 @@
+"""A transfer: its state, its moves, and everything that a worker needs to go on where another stopped."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import AwareDatetime, Field
+
+from eft.domain.endpoint import Frozen
+from eft.domain.fingerprint import Fingerprint
+from eft.domain.flow import Policy
+from eft.domain.names import RemotePath
+from eft.domain.parts import PartDone, PartPlan
+
+ROW_FORMAT = 1
+TIMELINE_LIMIT = 100
+"""Events kept on a row; beyond it the oldest but the first are dropped."""
+
+
+class State(StrEnum):
+    """Where a transfer stands."""
+
+    ACCEPTED = "accepted"
+    STAGING = "staging"
+    STAGED = "staged"
+    DELIVERING = "delivering"
+    COMMITTING = "committing"
+    DELIVERED = "delivered"
+    SETTLED = "settled"
+    HELD = "held"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+
+
+class Step(StrEnum):
+    """A stage of the journey, run as one Celery task on the queue of the same name; `parts` carries lanes of a large file."""
+
+    DISCOVER = "discover"
+    STAGE = "stage"
+    DELIVER = "deliver"
+    PARTS = "parts"
+    SETTLE = "settle"
+
+
+MOVES: dict[State, frozenset[State]] = {
+    State.ACCEPTED: frozenset({State.STAGING, State.DELIVERING, State.DEAD, State.HELD, State.CANCELLED}),
+    State.STAGING: frozenset({State.STAGED, State.DEAD, State.HELD, State.CANCELLED}),
+    State.STAGED: frozenset({State.DELIVERING, State.DEAD, State.HELD, State.CANCELLED}),
+    State.DELIVERING: frozenset({State.COMMITTING, State.DEAD, State.HELD, State.CANCELLED}),
+    State.COMMITTING: frozenset({State.DELIVERED, State.HELD}),
+    State.DELIVERED: frozenset({State.SETTLED, State.HELD}),
+    State.SETTLED: frozenset(),
+    State.HELD: frozenset({State.ACCEPTED, State.STAGED, State.COMMITTING, State.DELIVERED, State.CANCELLED}),
+    State.DEAD: frozenset({State.ACCEPTED, State.STAGED, State.CANCELLED}),
+    State.CANCELLED: frozenset(),
+}
+"""Every move that exists. `committing` leads only to `delivered` or `held`: what may have been committed is never given up or begun anew."""
+
+NEXT_STEP: dict[State, Step] = {
+    State.STAGING: Step.STAGE,
+    State.STAGED: Step.DELIVER,
+    State.DELIVERING: Step.DELIVER,
+    State.COMMITTING: Step.DELIVER,
+    State.DELIVERED: Step.SETTLE,
+}
+"""The step that advances a state, for `forward()` and the sweep alike; `accepted` asks `Transfer.next_step`."""
+
+RESTING = frozenset({State.SETTLED, State.HELD, State.DEAD, State.CANCELLED})
+"""States in which nothing happens by itself."""
+
+
+class Place(Frozen):
+    """One end of a transfer: an endpoint and a path below its root."""
+
+    endpoint: str
+    kind: Literal["sftp", "s3"]
+    path: RemotePath
+
+
+class StagedObject(Frozen):
+    """Our durable copy in the staging bucket, pinned."""
+
+    path: RemotePath
+    fingerprint: Fingerprint
+
+
+class Upload(Frozen):
+    """One attempt at an upload: its token is on the row before the first byte."""
+
+    attempt: int
+    token: str
+    path: RemotePath
+    """The final name that the token becomes."""
+    plan: PartPlan
+
+
+class Commit(Frozen):
+    """What D4 froze: which bytes become visible under which name. Recovery repeats it and nothing else."""
+
+    attempt: int
+    token: str
+    path: RemotePath
+    overwrite: bool
+    rename: Literal["posix", "plain"] | None = None
+    """For SFTP, how the token is renamed."""
+    parts: tuple[PartDone, ...]
+    size: int
+    checksum: str
+    """`sha256:<hex>`, `crc64nvme:<hex>`, or `etag:<value>` of a server-side copy whose server tells no checksum."""
+    region_epoch: int
+    attempted: bool = False
+    """D6 is noted as attempted; recorded where recovery would ask for it."""
+
+
+class Receipt(Frozen):
+    """Evidence of a delivery."""
+
+    path: RemotePath
+    size: int
+    checksum: str
+    etag: str | None = None
+    version: str | None = None
+    at: AwareDatetime
+
+
+class Event(Frozen):
+    """One line of a timeline."""
+
+    at: AwareDatetime
+    state: State
+    attempt: int = 0
+    bytes: int | None = None
+    reason: str | None = None
+    error: str | None = None
+    by: str | None = None
+
+
+class Transfer(Frozen):
+    """One fingerprint moved along one flow, or one ad-hoc request. State is written only through `to()`."""
+
+    format: int = ROW_FORMAT
+    id: str
+    tenant: str
+    flow: str | None = None
+    partition: int
+    source: Place
+    fingerprint: Fingerprint | None = None
+    """None until first looked at, for an ad-hoc transfer."""
+    destination: Place
+    policy: Policy = Policy()
+    expected_sha256: str | None = None
+    request_hash: str | None = None
+    """Of the request body under an Idempotency-Key."""
+    created: AwareDatetime
+
+    state: State = State.ACCEPTED
+    since: AwareDatetime
+    fence: int = 0
+    claim_until: AwareDatetime | None = None
+    due_at: AwareDatetime | None = None
+    """When the sweep looks, if nothing has moved by then; None in a resting state."""
+    region_epoch: int = 0
+    attempt: int = 0
+    """Uploads begun so far, to staging and destination together."""
+    tries: int = 0
+    """Failed tries of the present step."""
+    redrives: int = 0
+    reason: str | None = None
+    error: str | None = None
+    held_from: State | None = None
+
+    staging: Upload | None = None
+    staged: StagedObject | None = None
+    upload: Upload | None = None
+    checksum: str | None = None
+    """Of all bytes, once one worker has seen them in order (`sha256:…`), else combined at D4."""
+    commit: Commit | None = None
+    receipt: Receipt | None = None
+    disposal_token: RemotePath | None = None
+    abandoned: tuple[Upload, ...] = ()
+    """Attempts given up whose tokens are yet to be removed (D8)."""
+    timeline: tuple[Event, ...] = ()
+
+    @property
+    def via_staging(self) -> bool:
+        """Whether the bytes go through the staging bucket."""
+        if self.policy.staging is not None:
+            return self.policy.staging
+        return self.source.kind == "sftp" and self.destination.kind == "sftp"
+
+    @property
+    def next_step(self) -> Step | None:
+        """The step that advances this transfer now; None in a resting state."""
+        if self.state is State.ACCEPTED:
+            return Step.STAGE if self.via_staging and self.staged is None else Step.DELIVER
+        return NEXT_STEP.get(self.state)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, once known."""
+        return None if self.fingerprint is None else self.fingerprint.size
+
+    def to(self, state: State, *, now: datetime, reason: str | None = None, error: str | None = None, by: str | None = None) -> Self:
+        """Returns this transfer in another state, with the event on its timeline.
+
+        Raises:
+            ValueError: the move is not in MOVES; a bug, never an input.
+        """
+        if state not in MOVES[self.state]:
+            msg = f"a transfer does not go from {self.state} to {state}"
+            raise ValueError(msg)
+        changed = self.model_copy(
+            update={
+                "state": state,
+                "since": now,
+                "tries": 0,
+                "reason": reason,
+                "error": error,
+                "held_from": self.state if state is State.HELD else None,
+                "due_at": None if state in RESTING else self.due_at or now,
+            }
+        )
+        return changed.noted(now=now, reason=reason, error=error, by=by)
+
+    def noted(self, *, now: datetime, reason: str | None = None, error: str | None = None, by: str | None = None) -> Self:
+        """Returns this transfer with one more event of its present state on the timeline."""
+        event = Event(at=now, state=self.state, attempt=self.attempt, bytes=self.size, reason=reason, error=error, by=by)
+        kept = self.timeline
+        if len(kept) >= TIMELINE_LIMIT:
+            kept = (kept[0], *kept[-(TIMELINE_LIMIT - 2) :])
+        return self.model_copy(update={"timeline": (*kept, event)})
+
+    def with_(self, **changes: object) -> Self:
+        """Returns a copy with other fields changed; the state is none of them.
+
+        Raises:
+            ValueError: `state` is among the changes.
+        """
+        if "state" in changes:
+            msg = "state changes through to()"
+            raise ValueError(msg)
+        return self.model_copy(update=changes)
