@@ -1,0 +1,104 @@
+# One line per target after `##`: `make` alone prints them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+STANDINS := .venv-emulator
+BIN := $(VENV)/bin
+CODE := eft tasks api beat_schedules deploy tests
+
+# Pass more to pytest with `make test PYTEST="-k rename"`.
+PYTEST ?=
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(VENV)/.installed $(STANDINS)/.installed $(VENV)/.system ## Create .venv and .venv-emulator from the locks; the second run is instant
+
+.PHONY: demo
+demo: setup ## Start everything, move a few hundred files between two customers, verify each one, stop
+	$(BIN)/eft demo
+
+.PHONY: up
+up: setup ## Start everything and keep it until Ctrl-C
+	$(BIN)/eft up
+
+.PHONY: test
+test: check ## Run the checks and every test, with branch coverage (threshold: pyproject.toml)
+	$(BIN)/pytest --cov --cov-report=term $(PYTEST)
+
+.PHONY: test-fast
+test-fast: setup ## Run the unit tests: no sockets, no processes
+	$(BIN)/pytest tests/unit $(PYTEST)
+
+.PHONY: check
+check: setup ## Check format, lint, types, import contracts and container files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint --config .hadolint.yaml deploy/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/docker-compose --file docker-compose.yml config --quiet
+
+.PHONY: format
+format: setup ## Format the code and apply the safe fixes
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+# No host, no path and no option of this machine may reach a lock: hence --no-config and the --no-emit options.
+LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links $(UPGRADE)
+
+.PHONY: lock
+lock: $(VENV)/.installed ## Compile the locks anew (UPGRADE=--upgrade to take newer releases)
+	$(LOCK) --group setup --output-file requirements/setup.txt
+	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --constraints requirements/dev.txt --output-file requirements/run.txt
+	$(LOCK) --group emulator --output-file requirements/emulator.txt
+
+.PHONY: clean
+clean: ## Remove the environments, caches and local state
+	rm -rf $(VENV) $(STANDINS) .local .coverage .coverage.* build dist .*_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# uv installs in a tenth of pip's time; where it cannot reach an index that only pip is configured for, pip does the same.
+define install
+$(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes --requirement $(2) \
+	|| $(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(2)
+endef
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3.11'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.tooled: requirements/setup.txt | $(VENV)/.created
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	touch $@
+
+$(VENV)/.packages: requirements/dev.txt $(VENV)/.tooled
+	$(call install,$(VENV),$<)
+	touch $@
+
+# The checkout itself, editable, built with what the lock has already installed.
+$(VENV)/.installed: pyproject.toml $(VENV)/.packages
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index --no-build-isolation --editable .
+	touch $@
+
+$(STANDINS)/.installed: requirements/emulator.txt $(VENV)/.tooled
+	test -x $(STANDINS)/bin/python || $(PYTHON) -m venv $(STANDINS)
+	$(call install,$(STANDINS),$<)
+	touch $@
+
+# Servers that no Python package carries. Missing ones are named, not insisted on: the stack has stand-ins for them.
+$(VENV)/.system: requirements/system.sh | $(VENV)/.created
+	bash $<
+	touch $@
