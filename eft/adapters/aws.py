@@ -1,0 +1,416 @@
+"""AWS: the one place that builds clients, and the one translator of botocore's errors into ours."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import CredentialProvider, DeferredRefreshableCredentials
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ReadTimeoutError,
+)
+from botocore.exceptions import ConnectionError as BotoConnectionError
+
+from eft.domain.names import display
+from eft.errors import EftError, NotFound, Permanent, Transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_secretsmanager.client import SecretsManagerClient
+    from mypy_boto3_sqs.client import SQSClient
+
+CONNECT_TIMEOUT: Final = timedelta(seconds=5)
+READ_TIMEOUT: Final = timedelta(seconds=60)
+TRIES: Final = 4
+"""Requests for one call, the first included; longer waits belong to the row."""
+ROLE_SESSION: Final = timedelta(hours=1)
+"""The longest session that a role assumed by another role may have (AWS IAM User Guide, "Role chaining")."""
+
+_THROTTLED: Final = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "LimitExceededException",
+        "PriorRequestNotComplete",
+        "ProvisionedThroughputExceeded",
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "SlowDown",
+        "Throttling",
+        "ThrottledException",
+        "ThrottlingError",
+        "ThrottlingException",
+        "KMS.ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+_CONTENDED: Final = frozenset({"TransactionConflict", "TransactionConflictException", "TransactionInProgressException"})
+_UNAVAILABLE: Final = frozenset(
+    {
+        "InternalError",
+        "InternalFailure",
+        "InternalServerError",
+        "InternalServiceError",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+    }
+)
+_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"})
+_DENIED: Final = frozenset(
+    {
+        "401",
+        "403",
+        "AccessDenied",
+        "AccessDeniedException",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "IncompleteSignature",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "MissingAuthenticationToken",
+        "NotSignedUp",
+        "OptInRequired",
+        "SignatureDoesNotMatch",
+        "UnauthorizedOperation",
+        "UnrecognizedClientException",
+    }
+)
+_WRONG_REGION: Final = frozenset(
+    {
+        "301",
+        "307",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "PermanentRedirect",
+        "Redirect",
+    }
+)
+_NETWORK: Final = (BotoConnectionError, HTTPClientError, IncompleteReadError, ReadTimeoutError)
+_SERVER_ERROR: Final = 500
+_TOO_MANY: Final = 429
+
+
+@dataclass(frozen=True, slots=True)
+class StaticKeys:
+    """An access key of the customer's; its repr shows no secret."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A role to assume.
+
+    The external id keeps one tenant from naming another's role (AWS IAM User Guide, "The confused deputy problem").
+    """
+
+    arn: str
+    external_id: str
+    session_name: str = "eft"
+
+
+class AwsSession:
+    """One principal's clients in one region, thread-safe, and built anew in a forked process.
+
+    Without `keys` or `role` the credentials are the process's own (task role, profile, environment). `endpoint_url`
+    serves every service where it is given (an emulator, an S3-compatible store), but for STS, which has its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: str,
+        endpoint_url: str | None = None,
+        keys: StaticKeys | None = None,
+        role: Role | None = None,
+        sts_endpoint_url: str | None = None,
+        connections: int = 32,
+        read_timeout: timedelta = READ_TIMEOUT,
+        tries: int = TRIES,
+    ) -> None:
+        self.region = region
+        self.endpoint_url = endpoint_url
+        self.keys = keys
+        self.role = role
+        self._sts_endpoint_url = sts_endpoint_url
+        self._config = _config(
+            endpoint_url,
+            connections=connections,
+            read_timeout=read_timeout,
+            tries=tries,
+        )
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._session: boto3.session.Session | None = None
+        self._clients: dict[str, Any] = {}
+
+    def s3(self) -> S3Client:
+        """Returns the client of S3."""
+        return cast("S3Client", self._client("s3"))
+
+    def dynamodb(self) -> DynamoDBClient:
+        """Returns the client of DynamoDB."""
+        return cast("DynamoDBClient", self._client("dynamodb"))
+
+    def secretsmanager(self) -> SecretsManagerClient:
+        """Returns the client of Secrets Manager."""
+        return cast("SecretsManagerClient", self._client("secretsmanager"))
+
+    def sqs(self) -> SQSClient:
+        """Returns the client of SQS."""
+        return cast("SQSClient", self._client("sqs"))
+
+    def renew(self) -> None:
+        """Drops clients and credentials; the next call builds them anew. Calls under way keep theirs."""
+        self._after_fork()
+        with self._lock:
+            self._session = None
+            self._clients = {}
+
+    def _client(self, service: str) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time; the methods above name them
+        self._after_fork()
+        if (client := self._clients.get(service)) is None:
+            # boto3 builds clients from shared, unlocked caches of its session; built clients are thread-safe.
+            with self._lock:
+                if (client := self._clients.get(service)) is None:
+                    self._session = self._session or self._new_session()
+                    client = self._clients[service] = self._session.client(
+                        cast("Any", service), endpoint_url=self.endpoint_url, config=self._config
+                    )
+        return client
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():
+            # A fork shares sockets with its parent, and may have copied the lock while another thread held it.
+            self._lock, self._session, self._clients, self._pid = threading.Lock(), None, {}, os.getpid()
+
+    def _new_session(self) -> boto3.session.Session:
+        if self.role is None:
+            return self._source_session()
+        core = botocore.session.Session()
+        core.get_component("credential_provider").providers.insert(0, _RoleCredentials(self._assume, self.role))
+        return boto3.session.Session(botocore_session=core, region_name=self.region)
+
+    def _source_session(self) -> boto3.session.Session:
+        if self.keys is None:
+            return boto3.session.Session(region_name=self.region)
+        return boto3.session.Session(
+            aws_access_key_id=self.keys.access_key_id,
+            aws_secret_access_key=self.keys.secret_access_key,
+            aws_session_token=self.keys.session_token,
+            region_name=self.region,
+        )
+
+    def _assume(self, role: Role) -> dict[str, str]:
+        sts = self._source_session().client("sts", endpoint_url=self._sts_endpoint_url, config=self._config)
+        try:
+            granted = sts.assume_role(
+                RoleArn=role.arn,
+                RoleSessionName=role.session_name,
+                ExternalId=role.external_id,
+                DurationSeconds=int(ROLE_SESSION.total_seconds()),
+            )["Credentials"]
+        finally:
+            sts.close()
+        return {
+            "access_key": granted["AccessKeyId"],
+            "secret_key": granted["SecretAccessKey"],
+            "token": granted["SessionToken"],
+            "expiry_time": granted["Expiration"].isoformat(),
+        }
+
+
+class _RoleCredentials(CredentialProvider):
+    """Puts the assumed role at the head of botocore's chain; botocore renews it before it expires."""
+
+    METHOD = "eft-assume-role"
+    CANONICAL_NAME = "custom-eft-assume-role"
+
+    def __init__(self, assume: Any, role: Role) -> None:  # noqa: ANN401 - a bound method of the session
+        super().__init__()
+        self._assume = assume
+        self._role = role
+
+    def load(self) -> DeferredRefreshableCredentials:
+        return DeferredRefreshableCredentials(refresh_using=lambda: self._assume(self._role), method=self.METHOD)
+
+
+@contextmanager
+def translated(what: str, *, endpoint: str | None = None, session: AwsSession | None = None) -> Iterator[None]:
+    """Raises `eft.errors` in place of whatever botocore raises in the block.
+
+    `what` names the thing asked for, in words for a customer (`bucket 'in'`, `the ledger's table`); `endpoint` is whose
+    circuit breaker counts the error. An expired credential makes the `session` build itself anew.
+    """
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        ours = translate(error, what, endpoint=endpoint)
+        if session is not None and ours.reason == "credential_expired":
+            session.renew()
+        raise ours from error
+    except OSError as error:
+        # urllib3 lets a few errors of the socket through while a body is streamed.
+        raise _unavailable(what, type(error).__name__, endpoint=endpoint) from error
+
+
+def translate(error: ClientError | BotoCoreError, what: str, *, endpoint: str | None = None) -> EftError:
+    """Returns our error for botocore's, by its type or code."""
+    if isinstance(error, ClientError):
+        return _translate_response(error, what, endpoint=endpoint)
+    if isinstance(error, _NETWORK):
+        return _unavailable(what, type(error).__name__, endpoint=endpoint)
+    if isinstance(error, CredentialRetrievalError):
+        return Transient(
+            f"no credential could be fetched for {what}; it is tried again",
+            reason="credential_unavailable",
+            endpoint=endpoint,
+        )
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | NoRegionError):
+        return Permanent(
+            f"there is no complete credential for {what}; give the endpoint a credential or the engine a role",
+            reason="credential_missing",
+            endpoint=endpoint,
+        )
+    if isinstance(error, ParamValidationError):
+        return Permanent(f"a value for {what} is not one that AWS accepts", reason="request_invalid", endpoint=endpoint)
+    return Permanent(f"{what} cannot be used: {type(error).__name__}", reason="aws_refused", endpoint=endpoint)
+
+
+def code_of(error: ClientError) -> str:
+    """Returns the vendor's error code; the HTTP status for answers without a body, such as those to HEAD."""
+    return str(error.response.get("Error", {}).get("Code") or status_of(error))
+
+
+def status_of(error: ClientError) -> int:
+    """Returns the HTTP status, 0 where there is none."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+
+
+def _translate_response(error: ClientError, what: str, *, endpoint: str | None) -> EftError:
+    code, status = code_of(error), status_of(error)
+    if code == "TransactionCanceledException":
+        code = _cause_of_cancellation(error) or code
+    if code in _THROTTLED or status == _TOO_MANY:
+        return Transient(
+            f"{what}: AWS asks to slow down ({code})",
+            reason="throttled",
+            endpoint=endpoint,
+            retry_after=_retry_after(error),
+        )
+    if code in _CONTENDED:
+        return Transient(f"{what}: another write was under way ({code})", reason="contended", endpoint=endpoint)
+    if code in _EXPIRED:
+        return Transient(
+            f"the credential for {what} has expired; if this stays, rotate it",
+            reason="credential_expired",
+            endpoint=endpoint,
+        )
+    if code in _UNAVAILABLE or status >= _SERVER_ERROR:
+        return _unavailable(what, f"{status} {code}", endpoint=endpoint, retry_after=_retry_after(error))
+    if code == "RequestTimeTooSkewed":
+        return Transient(
+            f"{what}: this machine's clock and the server's differ too much", reason="clock_skewed", endpoint=endpoint
+        )
+    return _translate_refusal(error, what, code=code, status=status, endpoint=endpoint)
+
+
+def _translate_refusal(error: ClientError, what: str, *, code: str, status: int, endpoint: str | None) -> EftError:
+    if code in _DENIED:
+        where = "assuming the role" if error.operation_name == "AssumeRole" else error.operation_name
+        return Permanent(
+            f"access to {what} is denied ({where}: {code}); check the credential and its policy",
+            reason="access_denied",
+            endpoint=endpoint,
+        )
+    if code == "NoSuchBucket":
+        return NotFound(f"{what} does not exist; check the bucket's name", reason="bucket_missing", endpoint=endpoint)
+    if code in _WRONG_REGION or status in {301, 307}:
+        right = _right_region(error)
+        advice = f"it is in {right}: set that region" if right else "set the bucket's own region"
+        return Permanent(f"{what} is not in the endpoint's region; {advice}", reason="wrong_region", endpoint=endpoint)
+    if code.startswith("KMS."):
+        return Permanent(
+            f"the KMS key of {what} cannot be used ({code}); check that it is enabled and that its policy allows this",
+            reason="kms_key_unusable",
+            endpoint=endpoint,
+        )
+    said = display(str(error.response.get("Error", {}).get("Message", "")))
+    return Permanent(
+        f"{what} refuses {error.operation_name}: {display(code)}: {said}", reason="aws_refused", endpoint=endpoint
+    )
+
+
+def _unavailable(what: str, cause: str, *, endpoint: str | None, retry_after: timedelta | None = None) -> Transient:
+    return Transient(
+        f"{what} does not answer as it should ({display(cause)}); it is tried again",
+        reason="aws_unavailable",
+        endpoint=endpoint,
+        retry_after=retry_after,
+    )
+
+
+def _cause_of_cancellation(error: ClientError) -> str | None:
+    """Returns the first transient cause of a cancelled transaction; a failed condition is the caller's to read."""
+    causes = cast("list[Mapping[str, Any]]", error.response.get("CancellationReasons", []))
+    return next((str(c["Code"]) for c in causes if c.get("Code") in _THROTTLED | _CONTENDED), None)
+
+
+def _retry_after(error: ClientError) -> timedelta | None:
+    """Returns the Retry-After header in seconds (RFC 9110, 10.2.3), at most an hour; dates are not used by AWS."""
+    text = _headers(error).get("retry-after", "")
+    return timedelta(seconds=min(int(text), 3600)) if text.isascii() and text.isdigit() else None
+
+
+def _right_region(error: ClientError) -> str | None:
+    said = cast("Mapping[str, Any]", error.response.get("Error", {})).get("Region")
+    region = _headers(error).get("x-amz-bucket-region") or said
+    return display(str(region))[:32] if region else None
+
+
+def _headers(error: ClientError) -> Mapping[str, str]:
+    return error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+
+
+def _config(
+    endpoint_url: str | None, *, connections: int, read_timeout: timedelta, tries: int, own_store: bool
+) -> Config:
+    return Config(
+        connect_timeout=CONNECT_TIMEOUT.total_seconds(),
+        read_timeout=read_timeout.total_seconds(),
+        retries={"mode": "standard", "total_max_attempts": tries},
+        max_pool_connections=connections,
+        tcp_keepalive=True,
+        user_agent_extra="eft",
+        # A body is hashed for its signature only where TLS does not protect it already.
+        s3={
+            "addressing_style": "auto" if endpoint_url is None else "path",
+            "payload_signing_enabled": endpoint_url is not None and not endpoint_url.startswith("https://"),
+        },
+        # Checksums are ours, over the whole object; botocore's default adds another one to each request.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
