@@ -395,9 +395,7 @@ def _headers(error: ClientError) -> Mapping[str, str]:
     return error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
 
 
-def _config(
-    endpoint_url: str | None, *, connections: int, read_timeout: timedelta, tries: int, own_store: bool
-) -> Config:
+def _config(endpoint_url: str | None, *, connections: int, read_timeout: timedelta, tries: int) -> Config:
     return Config(
         connect_timeout=CONNECT_TIMEOUT.total_seconds(),
         read_timeout=read_timeout.total_seconds(),
