@@ -22,11 +22,15 @@ TOKEN_SUFFIX = ".part"
 _FIELD = re.compile(r"\{([a-z_]+)(?::([^{}]*))?\}")
 
 
+class InvalidName(Permanent, ValueError):
+    """A name that cannot become a RemotePath. It is a ValueError too, so that a model says which of its fields holds it."""
+
+
 def remote_path(raw: bytes | str) -> RemotePath:
     """Returns the one normal form of a name that came from outside; leading and doubled slashes are dropped.
 
     Raises:
-        Permanent: `name_invalid`, saying what is wrong; nothing is guessed or repaired.
+        InvalidName: `name_invalid`, saying what is wrong; nothing is guessed or repaired.
     """
     text = _decode(raw)
     components = [c for c in text.split("/") if c]
@@ -154,8 +158,8 @@ def _decode(raw: bytes | str) -> str:
         raise _invalid(raw, "is not valid UTF-8") from None
 
 
-def _invalid(raw: bytes | str, why: str) -> Permanent:
-    return Permanent(f"the name '{display(raw)}' {why}", reason="name_invalid")
+def _invalid(raw: bytes | str, why: str) -> InvalidName:
+    return InvalidName(f"the name '{display(raw)}' {why}", reason="name_invalid")
 
 
 def _digest(*parts: str) -> bytes:
