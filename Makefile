@@ -70,35 +70,37 @@ clean: ## Remove the environments, caches and local state
 
 # uv installs in a tenth of pip's time; where it cannot reach an index that only pip is configured for, pip does the same.
 define install
-$(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes --requirement $(2) \
+@echo "Installing $(2) into $(1)"
+@$(BIN)/uv pip install --quiet --python $(1)/bin/python --require-hashes --requirement $(2) \
 	|| $(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(2)
 endef
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Python 3.11 or later is needed; name one with: make PYTHON=/path/to/python3.11'; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	touch $@
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
 
 $(VENV)/.tooled: requirements/setup.txt | $(VENV)/.created
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
-	touch $@
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
 
 $(VENV)/.packages: requirements/dev.txt $(VENV)/.tooled
 	$(call install,$(VENV),$<)
-	touch $@
+	@touch $@
 
 # The checkout itself, editable, built with what the lock has already installed.
 $(VENV)/.installed: pyproject.toml $(VENV)/.packages
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index --no-build-isolation --editable .
-	touch $@
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-index --no-build-isolation --editable .
+	@touch $@
 
 $(STANDINS)/.installed: requirements/emulator.txt $(VENV)/.tooled
-	test -x $(STANDINS)/bin/python || $(PYTHON) -m venv $(STANDINS)
+	@test -x $(STANDINS)/bin/python || $(PYTHON) -m venv $(STANDINS)
 	$(call install,$(STANDINS),$<)
-	touch $@
+	@touch $@
 
 # Servers that no Python package carries. Missing ones are named, not insisted on: the stack has stand-ins for them.
 $(VENV)/.system: requirements/system.sh | $(VENV)/.created
-	bash $<
-	touch $@
+	@bash $<
+	@touch $@
