@@ -1,0 +1,536 @@
+"""In-memory fakes of the ports that keep rows; `tests/contract/` holds them to the conditions of the real ones.
+
+Each is safe for threads, counts its calls by name in `calls`, and raises what `trip` queued instead of doing what was
+asked, or after it. None reads the machine's clock.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, TypeVar
+
+from eft.domain.breaker import Breaker
+from eft.domain.cursor import cursor_after, read_cursor
+from eft.domain.endpoint import Credential, Endpoint, SecretRef
+from eft.domain.flow import Flow, Manual
+from eft.domain.instants import fire_time, instant, millis, sortable
+from eft.domain.names import PARTITIONS, RemotePath
+from eft.domain.ownership import Intent, Mode, Standing
+from eft.domain.parts import PartDone
+from eft.domain.transfer import RESTING, State, Transfer
+from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
+from eft.ports import Due, Page, Reservation
+
+START: Final = datetime(2025, 1, 6, 9, 0, tzinfo=UTC)
+DELIVERIES_KEPT: Final = 64
+"""Sources whose newest delivery a path remembers."""
+V = TypeVar("V", Endpoint, Flow)
+
+
+class FakeClock:
+    """A clock that moves when told, and by `tick` with each look; randomness from a seed."""
+
+    def __init__(self, start: datetime = START, *, tick: timedelta = timedelta(0), seed: int = 1) -> None:
+        self._now = start
+        self._start = start
+        self._tick = tick
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+
+    def now(self) -> datetime:
+        with self._lock:
+            self._now += self._tick
+            return self._now
+
+    def monotonic(self) -> float:
+        return (self.now() - self._start).total_seconds()
+
+    def jitter(self) -> float:
+        with self._lock:
+            return self._random.random()
+
+    def nonce(self) -> str:
+        with self._lock:
+            return f"{self._random.getrandbits(64):016x}"
+
+    def advance(self, by: timedelta | float) -> datetime:
+        """Moves the clock forward by a duration (a number means seconds) and returns the new time."""
+        step = by if isinstance(by, timedelta) else timedelta(seconds=by)
+        assert step >= timedelta(0), "time does not go back"
+        with self._lock:
+            self._now += step
+            return self._now
+
+
+@dataclass(frozen=True, slots=True)
+class _Trip:
+    error: Exception
+    after: bool
+
+
+class _Fake:
+    """One lock, a count per call, and errors on demand."""
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self._lock = threading.RLock()
+        self._trips: defaultdict[str, deque[_Trip]] = defaultdict(deque)
+
+    def trip(self, call: str, error: Exception, *, after: bool = False, times: int = 1) -> None:
+        """Makes the next calls raise `error`: before anything is done, or `after` it (a lost answer)."""
+        assert callable(getattr(self, call)), call
+        with self._lock:
+            self._trips[call].extend([_Trip(error, after)] * times)
+
+    @contextmanager
+    def _called(self, call: str) -> Iterator[None]:
+        with self._lock:
+            self.calls[call] += 1
+            trip = self._trips[call].popleft() if self._trips[call] else None
+            if trip is not None and not trip.after:
+                raise trip.error
+            yield
+            if trip is not None:
+                raise trip.error
+
+
+@dataclass
+class _Row:
+    transfer: Transfer
+    claimant: str | None = None
+
+
+@dataclass
+class _Path:
+    holder: str | None = None
+    source: str = ""
+    order: int = 0
+    delivered: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Newest delivered order and its transfer, by source; least recently delivered first."""
+
+
+@dataclass
+class _Fire:
+    at: datetime
+    partition: int
+    due_at: datetime | None
+    outcome: dict[str, int] | None = None
+
+
+class FakeLedger(_Fake):
+    """`ports.Ledger` in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows: dict[str, _Row] = {}
+        self._parts: dict[tuple[str, int], dict[int, PartDone]] = defaultdict(dict)
+        self._paths: dict[tuple[str, str], _Path] = defaultdict(_Path)
+        self._fires: dict[tuple[str, str, str], _Fire] = {}
+
+    def create(self, transfer: Transfer) -> Transfer | None:
+        with self._called("create"):
+            if transfer.id in self._rows:
+                return self._rows[transfer.id].transfer
+            self._rows[transfer.id] = _Row(_stored(transfer))
+            return None
+
+    def load(self, transfer_id: str) -> Transfer:
+        with self._called("load"):
+            return self._row(transfer_id).transfer
+
+    def known(self, transfer_ids: Sequence[str]) -> set[str]:
+        with self._called("known"):
+            return {one for one in transfer_ids if one in self._rows}
+
+    def claim(
+        self, transfer_id: str, *, worker: str, now: datetime, lease: timedelta, force: bool = False
+    ) -> Transfer | None:
+        with self._called("claim"):
+            row = self._row(transfer_id)
+            standing = row.transfer.claim_until
+            if not (force or standing is None or standing < _cut(now) or row.claimant == worker):
+                return None
+            until = now + lease
+            row.claimant = worker
+            row.transfer = _stored(
+                row.transfer.with_(fence=row.transfer.fence + 1, claim_until=until, due_at=until),
+            )
+            return row.transfer
+
+    def renew(self, transfer: Transfer, *, until: datetime) -> None:
+        with self._called("renew"):
+            row = self._rows.get(transfer.id)
+            if row is None or row.transfer.fence != transfer.fence or row.transfer.claim_until is None:
+                raise LostOwnership("another worker has the transfer, or it was released")
+            row.transfer = _stored(row.transfer.with_(claim_until=until, due_at=until))
+
+    def save(self, transfer: Transfer, *, was: State) -> None:
+        with self._called("save"):
+            row = self._rows.get(transfer.id)
+            if row is None or row.transfer.fence != transfer.fence or row.transfer.state is not was:
+                raise LostOwnership("another worker has the transfer")
+            row.transfer = _stored(transfer)
+            if transfer.claim_until is None:
+                row.claimant = None
+
+    def page(
+        self,
+        tenant: str,
+        *,
+        state: State | None = None,
+        flow: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Transfer]:
+        with self._called("page"):
+            scope = ("transfers", tenant, state, flow)
+            after = None if cursor is None else read_cursor(cursor, scope=scope)
+            shown = {
+                f"{sortable(row.transfer.created)}#{one}": row.transfer
+                for one, row in self._rows.items()
+                if row.transfer.tenant == tenant
+                and state in {None, row.transfer.state}
+                and flow in {None, row.transfer.flow}
+            }
+            keys = sorted((key for key in shown if after is None or key < after), reverse=True)
+            more = cursor_after(keys[limit - 1], scope=scope) if len(keys) > limit else None
+            return Page([shown[key] for key in keys[:limit]], more)
+
+    def record_part(self, transfer_id: str, *, attempt: int, done: PartDone) -> None:
+        with self._called("record_part"):
+            self._parts[transfer_id, attempt].setdefault(done.number, done)
+
+    def parts(self, transfer_id: str, *, attempt: int) -> dict[int, PartDone]:
+        with self._called("parts"):
+            return dict(sorted(self._parts[transfer_id, attempt].items()))
+
+    def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> Reservation:
+        with self._called("reserve"):
+            held = self._paths[endpoint, path]
+            newest, by = held.delivered.get(source, (order, transfer))
+            if newest > order:
+                return Reservation("superseded", by)
+            if held.holder not in {None, transfer}:
+                return Reservation("busy", held.holder)
+            held.holder, held.source, held.order = transfer, source, order
+            return Reservation("mine", transfer)
+
+    def release(self, *, endpoint: str, path: RemotePath, transfer: str, delivered: bool) -> None:
+        with self._called("release"):
+            held = self._paths[endpoint, path]
+            if held.holder != transfer:
+                return
+            held.holder = None
+            if delivered:
+                held.delivered.pop(held.source, None)
+                held.delivered[held.source] = (held.order, transfer)
+                while len(held.delivered) > DELIVERIES_KEPT:
+                    held.delivered.pop(next(iter(held.delivered)))
+
+    def due(self, partition: int, *, before: datetime, limit: int = 100) -> Sequence[Due]:
+        with self._called("due"):
+            found = [
+                Due("transfer", row.transfer.id, row.transfer.due_at)
+                for row in self._rows.values()
+                if row.transfer.partition == partition and row.transfer.due_at is not None
+            ] + [
+                Due("fire", "/".join(key), fire.due_at)
+                for key, fire in self._fires.items()
+                if fire.partition == partition and fire.due_at is not None
+            ]
+            past = [one for one in found if one.due_at <= before]
+            return sorted(past, key=lambda one: one.due_at)[:limit]
+
+    def postpone(self, due: Due, *, until: datetime) -> bool:
+        with self._called("postpone"):
+            if due.kind == "transfer":
+                row = self._rows.get(due.id)
+                if row is None or row.transfer.due_at is None or row.transfer.due_at != _cut(due.due_at):
+                    return False
+                row.transfer = _stored(row.transfer.with_(due_at=until))
+                return True
+            tenant, flow, name = due.id.split("/", 2)
+            fire = self._fires.get((tenant, flow, name))
+            if fire is None or fire.due_at is None or fire.due_at != _cut(due.due_at):
+                return False
+            fire.due_at = _cut(until)
+            return True
+
+    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int) -> bool:
+        with self._called("fire"):
+            key = (flow.tenant, flow.id, name)
+            if key in self._fires:
+                return False
+            self._fires[key] = _Fire(at=_cut(at), partition=partition, due_at=_cut(at))
+            return True
+
+    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
+        with self._called("fire_done"):
+            fire = self._fires.get((flow.tenant, flow.id, name))
+            if fire is not None and fire.outcome is None:
+                fire.outcome, fire.due_at = dict(outcome), None
+
+    def last_fire(self, flow: Flow) -> datetime | None:
+        with self._called("last_fire"):
+            planned = [
+                (name, fire.at)
+                for (tenant, one, name), fire in self._fires.items()
+                if (tenant, one) == (flow.tenant, flow.id) and fire_time(name) is not None
+            ]
+            return max(planned)[1] if planned else None
+
+    # -- for tests to look at ------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[Transfer]:
+        """Returns all transfers, oldest first."""
+        with self._lock:
+            return sorted((row.transfer for row in self._rows.values()), key=lambda one: (one.created, one.id))
+
+    def holder(self, endpoint: str, path: str) -> str | None:
+        """Returns the transfer that has reserved a destination path."""
+        with self._lock:
+            return self._paths[endpoint, path].holder
+
+    def outcome(self, flow: Flow, name: str) -> dict[str, int] | None:
+        """Returns what `fire_done` noted."""
+        with self._lock:
+            return self._fires[flow.tenant, flow.id, name].outcome
+
+    def _row(self, transfer_id: str) -> _Row:
+        if transfer_id not in self._rows:
+            raise NotFound(f"there is no transfer '{transfer_id}'", reason="transfer_unknown")
+        return self._rows[transfer_id]
+
+
+class FakeLimits(_Fake):
+    """`ports.Limits` in memory."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._slots: dict[str, dict[str, datetime]] = defaultdict(dict)
+        self._breakers: dict[str, Breaker] = {}
+
+    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> bool:
+        with self._called("acquire"):
+            now = self._clock.now()
+            slots = {one: until for one, until in self._slots[key].items() if one == holder or until >= now}
+            if holder not in slots and len(slots) >= limit:
+                return False
+            self._slots[key] = {**slots, holder: now + lease}
+            return True
+
+    def release(self, key: str, *, holder: str) -> None:
+        with self._called("release"):
+            self._slots[key].pop(holder, None)
+
+    def shut_until(self, endpoint: str) -> datetime | None:
+        with self._called("shut_until"):
+            breaker = self._breakers.get(endpoint, Breaker())
+            probed = breaker.probed(self._clock.now())
+            if probed is None:
+                return breaker.shut_until
+            self._breakers[endpoint] = probed
+            return None
+
+    def failed(self, endpoint: str, *, reason: str) -> None:
+        with self._called("failed"):
+            self._breakers[endpoint] = self._breakers.get(endpoint, Breaker()).failed(self._clock.now())
+
+    def succeeded(self, endpoint: str) -> None:
+        with self._called("succeeded"):
+            self._breakers.pop(endpoint, None)
+
+    # -- for tests to look at ------------------------------------------------------------------------------------------
+
+    def holders(self, key: str) -> set[str]:
+        """Returns who has a slot that is not yet given back, expired or not."""
+        with self._lock:
+            return set(self._slots[key])
+
+
+class FakeRegistry(_Fake):
+    """`ports.Registry` in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._endpoints: dict[tuple[str, str], Endpoint] = {}
+        self._flows: dict[tuple[str, str], Flow] = {}
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        with self._called("add_endpoint"):
+            _add(self._endpoints, endpoint, "endpoint")
+
+    def change_endpoint(self, endpoint: Endpoint) -> None:
+        with self._called("change_endpoint"):
+            _change(self._endpoints, endpoint)
+
+    def endpoint(self, tenant: str, endpoint_id: str) -> Endpoint:
+        with self._called("endpoint"):
+            return _get(self._endpoints, (tenant, endpoint_id), "endpoint")
+
+    def endpoints(self, tenant: str, *, limit: int = 50, cursor: str | None = None) -> Page[Endpoint]:
+        with self._called("endpoints"):
+            return _list(self._endpoints, ("endpoints", tenant), limit=limit, cursor=cursor)
+
+    def remove_endpoint(self, tenant: str, endpoint_id: str, *, revision: int) -> None:
+        with self._called("remove_endpoint"):
+            _remove(self._endpoints, (tenant, endpoint_id), revision=revision)
+
+    def add_flow(self, flow: Flow) -> None:
+        with self._called("add_flow"):
+            _add(self._flows, flow, "flow")
+
+    def change_flow(self, flow: Flow) -> None:
+        with self._called("change_flow"):
+            _change(self._flows, flow)
+
+    def flow(self, tenant: str, flow_id: str) -> Flow:
+        with self._called("flow"):
+            return _get(self._flows, (tenant, flow_id), "flow")
+
+    def flows(self, tenant: str, *, limit: int = 50, cursor: str | None = None) -> Page[Flow]:
+        with self._called("flows"):
+            return _list(self._flows, ("flows", tenant), limit=limit, cursor=cursor)
+
+    def remove_flow(self, tenant: str, flow_id: str, *, revision: int) -> None:
+        with self._called("remove_flow"):
+            _remove(self._flows, (tenant, flow_id), revision=revision)
+
+    def scheduled_flows(self) -> Iterator[Flow]:
+        with self._called("scheduled_flows"):
+            found = [flow for flow in self._flows.values() if flow.enabled and not isinstance(flow.trigger, Manual)]
+        yield from found
+
+
+class FakeSecrets(_Fake):
+    """`ports.Secrets` in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._credentials: dict[str, Credential] = {}
+
+    def get(self, ref: SecretRef) -> Credential:
+        with self._called("get"):
+            if ref.name not in self._credentials:
+                raise Permanent(f"there is no secret '{ref.name}'", reason="secret_missing")
+            return self._credentials[ref.name]
+
+    def put(self, *, tenant: str, endpoint: str, credential: Credential) -> SecretRef:
+        with self._called("put"):
+            ref = SecretRef(name=f"eft/{tenant}/{endpoint}")
+            self._credentials[ref.name] = credential
+            return ref
+
+    def remove(self, ref: SecretRef) -> None:
+        with self._called("remove"):
+            self._credentials.pop(ref.name, None)
+
+
+class FakeOwnership(_Fake):
+    """`ports.Ownership` in memory; it also refuses what no correct journey does: an intent beside one never abandoned."""
+
+    def __init__(self, *, region: str = "us-gov-west-1", mode: Mode = Mode.SOLO) -> None:
+        super().__init__()
+        self.region = region
+        self.mode = mode
+        self.peer_reachable = True
+        self.intents: dict[str, Intent] = {}
+        """The last one acknowledged, by transfer."""
+        self.abandoned: set[str] = set()
+        """Tokens."""
+        self._homes: dict[int, tuple[str, int]] = {}
+
+    def promote(self, partition: int, *, home: str) -> int:
+        """Gives a partition to a region and returns the raised region_epoch, which fences the one before."""
+        with self._lock:
+            epoch = self._home(partition)[1] + 1
+            self._homes[partition] = (home, epoch)
+            return epoch
+
+    def standing(self, partition: int) -> Standing:
+        with self._called("standing"):
+            home, epoch = self._home(partition)
+            if home != self.region:
+                raise LostOwnership(f"the home of partition {partition} is {home}")
+            return Standing(partition=partition, home=home, region_epoch=epoch, mode=self.mode)
+
+    def owned(self) -> Sequence[int]:
+        with self._called("owned"):
+            return [one for one in range(PARTITIONS) if self._home(one)[0] == self.region]
+
+    def ack(self, intent: Intent) -> None:
+        with self._called("ack"):
+            self._admit(intent)
+            before = self.intents.get(intent.transfer)
+            if before is not None and before.token != intent.token and before.token not in self.abandoned:
+                raise LostOwnership(f"attempt {before.attempt} may have been committed and was never abandoned")
+            self.intents[intent.transfer] = intent
+
+    def abandon(self, intent: Intent) -> None:
+        with self._called("abandon"):
+            self._admit(intent)
+            self.abandoned.add(intent.token)
+
+    def _home(self, partition: int) -> tuple[str, int]:
+        return self._homes.get(partition, (self.region, 1))
+
+    def _admit(self, intent: Intent) -> None:
+        home, epoch = self._home(intent.partition)
+        if home != self.region or intent.region_epoch < epoch:
+            raise LostOwnership(f"partition {intent.partition} is at region_epoch {epoch}, home {home}")
+        if self.mode is Mode.DUAL and not self.peer_reachable:
+            raise Transient("the peer region does not answer", reason="peer_unreachable")
+
+
+def _cut(at: datetime) -> datetime:
+    """Times on rows are whole milliseconds."""
+    return instant(millis(at))
+
+
+def _stored(transfer: Transfer) -> Transfer:
+    """Returns what comes back from a row: validated anew, claim and due time cut, nothing due at rest."""
+    claim, due = transfer.claim_until, transfer.due_at
+    kept = transfer.with_(
+        claim_until=None if claim is None else _cut(claim),
+        due_at=None if due is None or transfer.state in RESTING else _cut(due),
+    )
+    return Transfer.model_validate_json(kept.model_dump_json())
+
+
+def _add(values: dict[tuple[str, str], V], value: V, what: Literal["endpoint", "flow"]) -> None:
+    if (value.tenant, value.id) in values:
+        raise Conflict(f"{what} '{value.id}' exists", reason=f"{what}_exists")
+    values[value.tenant, value.id] = value
+
+
+def _change(values: dict[tuple[str, str], V], value: V) -> None:
+    stands = values.get((value.tenant, value.id))
+    if stands is None or stands.revision != value.revision - 1:
+        raise Conflict(f"'{value.id}' has changed meanwhile", reason="revision_differs")
+    values[value.tenant, value.id] = value
+
+
+def _get(values: Mapping[tuple[str, str], V], key: tuple[str, str], what: Literal["endpoint", "flow"]) -> V:
+    if key not in values:
+        raise NotFound(f"there is no {what} '{key[1]}'", reason=f"{what}_unknown")
+    return values[key]
+
+
+def _list(values: Mapping[tuple[str, str], V], scope: tuple[str, str], *, limit: int, cursor: str | None) -> Page[V]:
+    after = "" if cursor is None else read_cursor(cursor, scope=scope)
+    ids = sorted(one for tenant, one in values if tenant == scope[1] and one > after)
+    more = cursor_after(ids[limit - 1], scope=scope) if len(ids) > limit else None
+    return Page([values[scope[1], one] for one in ids[:limit]], more)
+
+
+def _remove(values: dict[tuple[str, str], V], key: tuple[str, str], *, revision: int) -> None:
+    if key not in values or values[key].revision != revision:
+        raise Conflict(f"'{key[1]}' has changed meanwhile", reason="revision_differs")
+    del values[key]
