@@ -148,9 +148,7 @@ class FakeLedger(_Fake):
         with self._called("known"):
             return {one for one in transfer_ids if one in self._rows}
 
-    def claim(
-        self, transfer_id: str, *, worker: str, now: datetime, lease: timedelta, force: bool = False
-    ) -> Transfer | None:
+    def claim(self, transfer_id: str, *, worker: str, now: datetime, lease: timedelta, force: bool = False) -> Transfer | None:
         with self._called("claim"):
             row = self._row(transfer_id)
             standing = row.transfer.claim_until
@@ -194,9 +192,7 @@ class FakeLedger(_Fake):
             shown = {
                 f"{sortable(row.transfer.created)}#{one}": row.transfer
                 for one, row in self._rows.items()
-                if row.transfer.tenant == tenant
-                and state in {None, row.transfer.state}
-                and flow in {None, row.transfer.flow}
+                if row.transfer.tenant == tenant and state in {None, row.transfer.state} and flow in {None, row.transfer.flow}
             }
             keys = sorted((key for key in shown if after is None or key < after), reverse=True)
             more = cursor_after(keys[limit - 1], scope=scope) if len(keys) > limit else None
@@ -434,7 +430,7 @@ class FakeSecrets(_Fake):
 
 
 class FakeOwnership(_Fake):
-    """`ports.Ownership` in memory; it also refuses what no correct journey does: an intent beside one never abandoned."""
+    """`ports.Ownership` in memory; also refuses what no correct journey does: an intent beside one not abandoned."""
 
     def __init__(self, *, region: str = "us-gov-west-1", mode: Mode = Mode.SOLO) -> None:
         super().__init__()

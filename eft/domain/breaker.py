@@ -15,7 +15,7 @@ PROBE = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """Closed while `shut_until` is None; then open until that time; then half-open: one caller probes, the others wait."""
+    """Closed without `shut_until`; else open until that time, then half-open: one caller probes, the others wait."""
 
     failures: int = 0
     """In a row."""

@@ -24,7 +24,7 @@ def sortable(at: datetime) -> str:
 
 
 def fire_time(name: str) -> datetime | None:
-    """Returns the planned time that names a schedule's fire (ISO 8601 with an offset); None where a request names it."""
+    """Returns the planned time that names a schedule's fire (ISO 8601 with an offset), else None."""
     try:
         planned = datetime.fromisoformat(name)
     except ValueError:
