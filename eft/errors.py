@@ -71,7 +71,7 @@ class Conflict(EftError):
         super().__init__(message, reason=reason, endpoint=endpoint)
 
 
-class SliceOver(Exception):  # noqa: N818 - not an error: the slice has ended and the rest is forwarded
+class SliceOver(Exception):
     """The worker is asked to leave, or the slice has used its time; what is recorded stays recorded."""
 
 

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Generic, Literal, Protocol, TypeVar
 
 from eft.domain.endpoint import Credential, Endpoint, HostKey, SecretRef
-from eft.domain.fingerprint import Fingerprint, RefusedName, RemoteFile
+from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow
 from eft.domain.names import RemotePath
 from eft.domain.ownership import Intent, Standing
@@ -57,7 +57,7 @@ class CommitOutcome(StrEnum):
     """What D6 found."""
 
     DONE = "done"
-    TOKEN_GONE = "token_gone"  # noqa: S105 - no password
+    TOKEN_GONE = "token_gone"
     EXISTS = "exists"
     """The final name exists and the commit must not overwrite."""
     PART_DIFFERS = "part_differs"
@@ -115,7 +115,7 @@ class Source(Protocol):
         """Removes a file of our own naming (a token); returns whether it was there. Only where `pins_versions` is False."""
 
     def remove_version(self, file: RemoteFile) -> bool:
-        """Removes this very version (by version id, else If-Match); returns False if another stands there or none. Only where it pins versions."""
+        """Removes this very version (by version id, else If-Match); False if it is not there. Only where it pins versions."""
 
     def copy_version(self, file: RemoteFile, to: RemotePath) -> None:
         """Copies this very version to another path of the same endpoint. Only where it pins versions."""
@@ -279,7 +279,15 @@ class Ledger(Protocol):
             LostOwnership: either differs.
         """
 
-    def page(self, tenant: str, *, state: State | None = None, flow: str | None = None, limit: int = 50, cursor: str | None = None) -> Page[Transfer]:
+    def page(
+        self,
+        tenant: str,
+        *,
+        state: State | None = None,
+        flow: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Transfer]:
         """Returns a tenant's transfers, newest first, at constant cost.
 
         Raises:
@@ -293,7 +301,7 @@ class Ledger(Protocol):
         """Returns the parts of an attempt that are done, by number."""
 
     def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> Reservation:
-        """Reserves a destination path IF no other live transfer holds it and no newer version (`order`, of the same `source`) was delivered to it."""
+        """Reserves a destination path IF no other transfer holds it and no newer version (`order`) of the same `source` was delivered."""
 
     def release(self, *, endpoint: str, path: RemotePath, transfer: str, delivered: bool) -> None:
         """Ends a reservation IF it is this transfer's; `delivered` keeps its order for later comparisons. Nothing happens if it is not."""

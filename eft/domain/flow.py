@@ -35,7 +35,7 @@ class Disposition(StrEnum):
 
 
 class Checksum(StrEnum):
-    """`auto`: SHA-256 where one worker sees all bytes in order, else full-object CRC64NVME; `sha256`: always, at the price of a read-back."""
+    """`auto`: SHA-256 where one worker sees all bytes in order, else full-object CRC64NVME; `sha256`: always, if need be by reading back."""
 
     AUTO = "auto"
     SHA256 = "sha256"

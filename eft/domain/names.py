@@ -121,9 +121,7 @@ def check_template(template: str) -> str:
     return template
 
 
-def destination_name(  # noqa: PLR0913 - one argument per template field
-    template: str, *, source: RemotePath, base: str, at: datetime, tenant: str, flow: str, transfer: str
-) -> RemotePath:
+def destination_name(template: str, *, source: RemotePath, base: str, at: datetime, tenant: str, flow: str, transfer: str) -> RemotePath:
     """Returns the destination path for a source path.
 
     `{path}` is the source path below `base` (the selection's directory), `{directory}` its directory, `{name}` its last component with

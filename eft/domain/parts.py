@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict
 
@@ -66,4 +67,4 @@ def lanes(plan: PartPlan, *, width: int) -> list[range]:
     """Returns at most `width` contiguous ranges of part numbers that cover the plan, as even as can be."""
     width = min(width, plan.count)
     bounds = [1 + plan.count * i // width for i in range(width + 1)]
-    return [range(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [range(a, b) for a, b in pairwise(bounds)]

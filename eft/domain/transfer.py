@@ -6,13 +6,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime
 
 from eft.domain.endpoint import Frozen
 from eft.domain.fingerprint import Fingerprint
 from eft.domain.flow import Policy
 from eft.domain.names import RemotePath
-from eft.domain.parts import PartDone, PartPlan
+from eft.domain.parts import PartDone, PartPlan, lanes
 
 ROW_FORMAT = 1
 TIMELINE_LIMIT = 100
@@ -56,7 +56,7 @@ MOVES: dict[State, frozenset[State]] = {
     State.DEAD: frozenset({State.ACCEPTED, State.STAGED, State.CANCELLED}),
     State.CANCELLED: frozenset(),
 }
-"""Every move that exists. `committing` leads only to `delivered` or `held`: what may have been committed is never given up or begun anew."""
+"""Every move that exists. `committing` leads only to `delivered` or `held`: what may have been committed is never given up or redone."""
 
 NEXT_STEP: dict[State, Step] = {
     State.STAGING: Step.STAGE,
@@ -94,6 +94,16 @@ class Upload(Frozen):
     path: RemotePath
     """The final name that the token becomes."""
     plan: PartPlan
+    lanes: int = 1
+    """Workers that copy parts at a time, each a contiguous range."""
+
+    def lane_ranges(self) -> list[range]:
+        """Returns the part numbers of each lane."""
+        return lanes(self.plan, width=self.lanes)
+
+    def lane_of(self, part: int) -> range:
+        """Returns the lane that a part belongs to."""
+        return next(lane for lane in self.lane_ranges() if part in lane)
 
 
 class Commit(Frozen):
@@ -161,6 +171,8 @@ class Transfer(Frozen):
     claim_until: AwareDatetime | None = None
     due_at: AwareDatetime | None = None
     """When the sweep looks, if nothing has moved by then; None in a resting state."""
+    retry_at: AwareDatetime | None = None
+    """After a failed try: when the next may begin."""
     region_epoch: int = 0
     attempt: int = 0
     """Uploads begun so far, to staging and destination together."""
@@ -216,6 +228,7 @@ class Transfer(Frozen):
                 "state": state,
                 "since": now,
                 "tries": 0,
+                "retry_at": None,
                 "reason": reason,
                 "error": error,
                 "held_from": self.state if state is State.HELD else None,

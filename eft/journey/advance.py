@@ -1,0 +1,116 @@
+"""Advance: one claimed slice of one transfer's life. Claim, run the step its state asks for, and say what goes on with it.
+
+Tasks call it for each id of a message; the simulation calls the same function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from eft.domain.flow import Disposition, Priority
+from eft.domain.transfer import RESTING, State, Step, Transfer
+from eft.errors import Transient
+from eft.journey.deliver import deliver
+from eft.journey.messages import Message, next_message
+from eft.journey.outcome import after_error
+from eft.journey.recover import recover
+from eft.journey.settle import settle
+from eft.journey.stage import stage
+from eft.journey.work import Slice, Work
+from eft.ports import Due, Engine
+
+EARLY = timedelta(seconds=1)
+"""A delayed message may come this much before its time: queues count whole seconds."""
+
+
+def advance(engine: Engine, transfer_id: str, piece: Slice) -> list[Message]:
+    """Runs the steps of one transfer as far as this slice carries it and returns the messages that go on with it.
+
+    A message for a transfer that rests, waits, or is in another worker's hands does nothing: the row is the truth.
+
+    Raises:
+        NotFound: `transfer_unknown`; the message is broken.
+    """
+    seen = engine.ledger.load(transfer_id)
+    now = engine.clock.now()
+    if seen.next_step is None or (seen.claim_until or now) > now or (seen.retry_at or now) > now + EARLY:
+        return []
+    if not _admitted(engine, seen, piece):
+        return _bounce(engine, seen)
+    transfer = engine.ledger.claim(transfer_id, worker=piece.worker, now=now, lease=engine.tuning.lease)
+    if transfer is None:
+        return []
+    work = Work(engine, transfer, piece)
+    try:
+        messages = _run(work)
+    except Exception as error:  # noqa: BLE001 - every error is classed in one place
+        messages = after_error(work, error)
+    return messages
+
+
+def _run(work: Work) -> list[Message]:
+    while True:
+        ends = _ends(work.transfer)
+        _refuse_shut(work, ends)
+        messages = _step(work)(work)
+        for endpoint in ends:
+            work.engine.limits.succeeded(endpoint)
+        transfer = work.transfer
+        if transfer.state in RESTING or any(m.step is Step.PARTS for m in messages):
+            return messages
+        if (transfer.size or 0) > work.engine.tuning.inline_size or work.slice.over():
+            work.give_back()
+            return messages
+
+
+def _step(work: Work) -> Callable[[Work], list[Message]]:
+    if work.transfer.state is State.COMMITTING:
+        return recover
+    return {Step.STAGE: stage, Step.DELIVER: deliver, Step.SETTLE: settle}[work.transfer.next_step or Step.SETTLE]
+
+
+def _ends(transfer: Transfer) -> list[str]:
+    """Returns the endpoints that the next step needs."""
+    step = transfer.next_step
+    if step is Step.DELIVER:
+        return (
+            [transfer.destination.endpoint]
+            if transfer.staged or transfer.commit
+            else [transfer.source.endpoint, transfer.destination.endpoint]
+        )
+    return [transfer.source.endpoint] if step is Step.STAGE or transfer.policy.disposition is not Disposition.KEEP else []
+
+
+def _refuse_shut(work: Work, ends: list[str]) -> None:
+    """Spares an endpoint whose breaker is open.
+
+    Raises:
+        Transient: `breaker_open`; it uses up no try.
+    """
+    for endpoint in ends:
+        until = work.engine.limits.shut_until(endpoint)
+        if until is not None:
+            msg = f"endpoint {endpoint} has failed repeatedly; it is tried again at {until:%H:%M:%S} UTC"
+            raise Transient(msg, reason="breaker_open", retry_after=until - work.now(), counts=False)
+
+
+def _admitted(engine: Engine, transfer: Transfer, piece: Slice) -> bool:
+    """Takes a slot of the tenant's admission window for this worker; its priority says how much of the window it may fill."""
+    window = engine.tuning.tenant_window
+    share = {Priority.BULK: max(1, window // 2), Priority.NORMAL: max(1, window - 1), Priority.URGENT: window}[transfer.policy.priority]
+    return engine.limits.acquire(f"tenant:{transfer.tenant}", limit=share, holder=piece.worker, lease=engine.tuning.admission_lease)
+
+
+def _bounce(engine: Engine, transfer: Transfer) -> list[Message]:
+    delay = timedelta(seconds=2 + 4 * engine.clock.jitter())
+    now, stall = engine.clock.now(), engine.tuning.stall
+    if transfer.due_at is not None and transfer.due_at < now + stall / 2:
+        engine.ledger.postpone(Due(kind="transfer", id=transfer.id, due_at=transfer.due_at), until=now + stall)
+    return next_message(transfer, delay=delay)
+
+
+def leave(engine: Engine, tenants: set[str], piece: Slice) -> None:
+    """Gives the admission slots of a worker's slice back."""
+    for tenant in tenants:
+        engine.limits.release(f"tenant:{tenant}", holder=piece.worker)

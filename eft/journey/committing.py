@@ -1,0 +1,112 @@
+"""D5 to D7, shared by the first try (deliver) and every later one (recover): one token, consumed once.
+
+D4 committing ── D5 ack ── note attempted ── D6 commit ── D7 receipt
+     │                                          │
+     └── crash anywhere: recover repeats ───────┘   with the same token, never with new bytes
+"""
+
+from __future__ import annotations
+
+from eft.domain.fingerprint import RemoteFile
+from eft.domain.names import remote_path
+from eft.domain.ownership import Intent
+from eft.domain.transfer import Commit, Receipt, State
+from eft.errors import Transient, Undecidable
+from eft.journey.copying import digest
+from eft.journey.work import Work
+from eft.ports import CommitOutcome, Committed, Store
+
+
+def commit_once(work: Work, sink: Store) -> None:
+    """Takes a committing transfer to delivered.
+
+    Raises:
+        Undecidable: what happened cannot be known from here; the transfer is held.
+        LostOwnership, Transient: nothing was decided; recovery repeats this.
+    """
+    commit = _commit_of(work)
+    work.engine.ownership.ack(
+        Intent(
+            partition=work.transfer.partition,
+            transfer=work.transfer.id,
+            attempt=commit.attempt,
+            token=commit.token,
+            region_epoch=commit.region_epoch,
+        )
+    )
+    attempted_before = commit.attempted
+    if attempted_before and commit.rename == "plain":
+        _refuse_half_renamed(sink, commit)
+    if not commit.attempted and (work.transfer.policy.receiver_removes or commit.rename == "plain"):
+        commit = commit.model_copy(update={"attempted": True})
+        work.save(work.transfer.with_(commit=commit))
+    committed = sink.commit(commit)
+    if committed.outcome is not CommitOutcome.DONE:
+        committed = _resolve(work, sink, commit, committed, attempted_before=attempted_before)
+    _delivered(work, commit, committed)
+
+
+def _refuse_half_renamed(sink: Store, commit: Commit) -> None:
+    """OpenSSH's plain rename is link + unlink: after a crash between them the receiver may have taken the link already."""
+    if sink.token_exists(commit.token, commit.path) and sink.look(commit.path) is None:
+        msg = f"a plain rename to '{commit.path}' was begun; the receiver may have taken the file before it ended"
+        raise Undecidable(msg, reason="rename_half_done")
+
+
+def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, attempted_before: bool) -> Committed:
+    """Decides by evidence what became of the token; returns the delivery, or holds the transfer."""
+    if committed.outcome is CommitOutcome.PART_DIFFERS:
+        msg = f"the parts of '{commit.path}' at the destination are not those that were frozen"
+        raise Undecidable(msg, reason="part_differs")
+    final = sink.look(commit.path)
+    if final is None:
+        if committed.outcome is CommitOutcome.EXISTS:
+            msg = f"'{commit.path}' stood at the destination for a moment"
+            raise Transient(msg, reason="destination_exists")
+        if attempted_before and work.transfer.policy.receiver_removes:
+            return Committed(outcome=CommitOutcome.DONE)
+        msg = f"the temporary file of '{commit.path}' is gone and the final one is not there"
+        raise Undecidable(msg, reason="token_gone")
+    if not _is_ours(work, sink, commit, final):
+        msg = f"another file stands at '{commit.path}'"
+        raise Undecidable(msg, reason="destination_exists")
+    if committed.outcome is CommitOutcome.EXISTS and sink.token_exists(commit.token, commit.path):
+        if not attempted_before:
+            msg = f"an equal file stood at '{commit.path}' before ours was renamed"
+            raise Undecidable(msg, reason="destination_exists")
+        sink.consume(commit.token, commit.path)
+    return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)
+
+
+def _is_ours(work: Work, sink: Store, commit: Commit, final: RemoteFile) -> bool:
+    if final.transfer is not None or sink.rename_mode is None:
+        return final.transfer == work.transfer.id
+    if final.size != commit.size:
+        return False
+    algorithm = commit.checksum.partition(":")[0]
+    return digest(work.kept(sink.read(final, start=0, size=final.size)), algorithm=algorithm) == commit.checksum
+
+
+def _delivered(work: Work, commit: Commit, committed: Committed) -> None:
+    """D7: records the receipt; a transfer with nothing to settle is settled in the same write."""
+    now = work.now()
+    receipt = Receipt(
+        path=remote_path(commit.path),
+        size=commit.size,
+        checksum=commit.checksum,
+        etag=committed.etag,
+        version=committed.version,
+        at=now,
+    )
+    delivered = work.transfer.with_(receipt=receipt, upload=None).to(State.DELIVERED, now=now, by=work.slice.worker)
+    if delivered.policy.disposition == "keep" and not delivered.abandoned:
+        delivered = delivered.to(State.SETTLED, now=now, by=work.slice.worker)
+    work.save(delivered)
+    work.engine.ledger.release(endpoint=delivered.destination.endpoint, path=commit.path, transfer=delivered.id, delivered=True)
+
+
+def _commit_of(work: Work) -> Commit:
+    if work.transfer.commit is None:
+        msg = f"transfer {work.transfer.id} is committing without a commit"
+        raise Undecidable(msg, reason="internal_error")
+    return work.transfer.commit

@@ -1,0 +1,144 @@
+"""Moving bytes: parts from a source into an attempt's upload, by the claim's holder alone or by lanes of many workers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from eft.domain.checksum import combine_crc64nvme, crc64nvme
+from eft.domain.endpoint import Endpoint
+from eft.domain.fingerprint import Fingerprint, RemoteFile
+from eft.domain.parts import Part, PartDone
+from eft.domain.transfer import State, Transfer, Upload
+from eft.errors import Permanent, SliceOver
+from eft.ports import Bytes, Engine, Sink, Source
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was seen of the bytes on their way: each part's CRC, and SHA-256 while parts come in order from the first byte."""
+
+    crcs: dict[int, int] = field(default_factory=dict)
+    _sha: hashlib._Hash = field(default_factory=lambda: hashlib.sha256(usedforsecurity=True))
+    _next: int = 0
+
+    def watch(self, part: Part, chunks: Iterable[Bytes]) -> Iterator[Bytes]:
+        """Passes a part's chunks through.
+
+        Raises:
+            Permanent: `source_changed`: they are fewer or more bytes than the part has.
+        """
+        in_order = self._next == part.start
+        seen, crc = 0, 0
+        for chunk in chunks:
+            crc = crc64nvme(chunk, crc)
+            if in_order:
+                self._sha.update(chunk)
+            seen += len(chunk)
+            yield chunk
+        if seen != part.size:
+            msg = f"part {part.number} has {seen} bytes instead of {part.size}: the source changed while it was read"
+            raise Permanent(msg, reason="source_changed")
+        self.crcs[part.number] = crc
+        if in_order:
+            self._next = part.start + part.size
+
+    def sha256(self, size: int) -> str | None:
+        """Returns the hex digest if all `size` bytes were seen in order, else None."""
+        return self._sha.hexdigest() if self._next == size else None
+
+
+def current_upload(transfer: Transfer) -> Upload | None:
+    """Returns the upload that parts belong to in the transfer's present state."""
+    return {State.STAGING: transfer.staging, State.DELIVERING: transfer.upload}.get(transfer.state)
+
+
+def read_place(engine: Engine, transfer: Transfer) -> tuple[Endpoint | None, RemoteFile]:
+    """Returns where the bytes are read from now: None and the staged object, or the source endpoint and the pinned source file."""
+    if transfer.staged is not None and transfer.state is not State.STAGING:
+        return None, RemoteFile(path=transfer.staged.path, fingerprint=transfer.staged.fingerprint)
+    fingerprint = transfer.fingerprint or Fingerprint(size=0)
+    return engine.registry.endpoint(transfer.tenant, transfer.source.endpoint), RemoteFile(
+        path=transfer.source.path, fingerprint=fingerprint
+    )
+
+
+def check_unchanged(source: Source, file: RemoteFile) -> None:
+    """Sees that a file is still the version that was accepted; stores that pin versions need no look.
+
+    Raises:
+        Permanent: `source_changed`; NotFound: `source_missing`.
+    """
+    if source.pins_versions:
+        return
+    now = source.stat(file.path)
+    if not now.fingerprint.matches(file.fingerprint):
+        msg = f"'{file.path}' is not the version that was accepted: it changed from {file.size} to {now.size} bytes or was written again"
+        raise Permanent(msg, reason="source_changed")
+
+
+def copy_parts(
+    source: Source,
+    file: RemoteFile,
+    sink: Sink,
+    upload: Upload,
+    parts: Iterable[Part],
+    *,
+    fresh: bool,
+    tally: Tally,
+    kept: Callable[[Iterable[Bytes]], Iterator[Bytes]],
+    record: Callable[[PartDone], None],
+) -> None:
+    """Copies parts one after the other and records each as soon as it is durable; the source is checked after each.
+
+    Raises:
+        SliceOver: `kept` said so, or the iterable of parts ended early by raising it; parts written by then are recorded.
+    """
+    if sink.copies_from(source):
+        for part in parts:
+            record(sink.copy_part(upload, part, source=source, file=file))
+        return
+    with sink.upload(upload, fresh=fresh) as uploading:
+        by_number: dict[int, Part] = {}
+
+        def note(written: list[tuple[int, str | None]]) -> None:
+            for number, etag in written:
+                record(PartDone(number=number, size=by_number[number].size, crc64nvme=tally.crcs[number], etag=etag))
+
+        try:
+            for part in parts:
+                by_number[part.number] = part
+                written = uploading.write(part, tally.watch(part, kept(source.read(file, start=part.start, size=part.size))))
+                check_unchanged(source, file)
+                note(written)
+        except SliceOver:
+            note(uploading.finish())
+            raise
+        note(uploading.finish())
+
+
+def whole_checksum(upload: Upload, parts: dict[int, PartDone], sha256: str | None) -> str:
+    """Returns the checksum of all bytes in the form of `Commit.checksum`: the strongest that is in hand."""
+    if sha256 is not None:
+        return f"sha256:{sha256}"
+    crcs = [(parts[n].crc64nvme, parts[n].size) for n in sorted(parts)]
+    if all(crc is not None for crc, _ in crcs):
+        whole = 0
+        for crc, size in crcs:
+            whole = combine_crc64nvme(whole, crc or 0, size)
+        return f"crc64nvme:{whole:016x}"
+    return f"etag:{parts[upload.plan.count].etag}"
+
+
+def digest(chunks: Iterable[Bytes], *, algorithm: str) -> str:
+    """Returns `<algorithm>:<hex>` over chunks; algorithm is `sha256` or `crc64nvme`."""
+    if algorithm == "sha256":
+        sha = hashlib.sha256(usedforsecurity=True)
+        for chunk in chunks:
+            sha.update(chunk)
+        return f"sha256:{sha.hexdigest()}"
+    crc = 0
+    for chunk in chunks:
+        crc = crc64nvme(chunk, crc)
+    return f"crc64nvme:{crc:016x}"

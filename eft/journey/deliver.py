@@ -1,0 +1,151 @@
+"""Deliver: bring the bytes under a token beside their final name, and commit it once (DESIGN 5, D1 … D7)."""
+
+from __future__ import annotations
+
+from eft.domain.fingerprint import RemoteFile
+from eft.domain.flow import ConflictMode
+from eft.domain.names import RemotePath, numbered, token_name
+from eft.domain.parts import PartDone
+from eft.domain.transfer import Commit, State, Upload
+from eft.errors import Permanent, Transient
+from eft.journey.committing import commit_once
+from eft.journey.copying import check_unchanged, whole_checksum
+from eft.journey.messages import Message, next_message
+from eft.journey.opening import both_ends
+from eft.journey.transferring import bring_parts, checked_sha256, expected_sha256, look_at_source, new_upload
+from eft.journey.work import Work
+from eft.ports import Source, Store
+
+MAX_RENAMES = 1000
+
+
+def deliver(work: Work) -> list[Message]:
+    """Advances an accepted, staged or delivering transfer towards `delivered`; returns what goes on with it."""
+    with both_ends(work.engine, work.transfer) as (source, listed, sink):
+        file = listed
+        upload, fresh = work.transfer.upload, False
+        if work.transfer.state is not State.DELIVERING or upload is None:
+            file = look_at_source(work, source, file)
+            path = _destination(work, sink)
+            if path is None:
+                return []
+            upload, fresh = _begin(work, source, file, sink, path)
+        brought = bring_parts(work, source, file, sink, upload, fresh=fresh)
+        if isinstance(brought, list):
+            return brought
+        parts, seen = brought
+        sha256 = checked_sha256(work, source, file, sink, upload, seen=seen)
+        check_unchanged(source, file)
+        sink.verify(upload)
+        _decide(work, sink, upload, parts, sha256)
+        commit_once(work, sink)
+    return next_message(work.transfer)
+
+
+def _destination(work: Work, sink: Store) -> RemotePath | None:
+    """D1: returns the reserved final name, or None where the transfer rests now because the conflict mode says so."""
+    transfer, path = work.transfer, work.transfer.destination.path
+    for number in range(MAX_RENAMES):
+        candidate = path if number == 0 else numbered(path, number)
+        reserved = _reserve(work, candidate)
+        existing = sink.look(candidate) if reserved else None
+        if reserved and existing is None:
+            return candidate
+        mode = transfer.policy.conflict
+        if mode is ConflictMode.OVERWRITE and reserved:
+            return candidate
+        if not reserved and (mode is not ConflictMode.RENAME):
+            msg = f"another transfer is delivering to '{candidate}'"
+            raise Transient(msg, reason="destination_reserved", counts=False)
+        if reserved:
+            _release(work, candidate)
+        if mode is ConflictMode.SKIP:
+            work.save(transfer.to(State.CANCELLED, now=work.now(), reason="skipped_destination_exists", by=work.slice.worker))
+            return None
+        if mode is ConflictMode.FAIL:
+            msg = f"'{candidate}' exists at the destination; remove it and re-drive, or let the flow overwrite, skip or rename"
+            raise Permanent(msg, reason="destination_exists")
+    msg = f"no free name beside '{path}' within {MAX_RENAMES} numbers"
+    raise Permanent(msg, reason="destination_exists")
+
+
+def _reserve(work: Work, path: RemotePath) -> bool:
+    """Returns whether the path is this transfer's now; a reservation whose holder rests for good is taken over.
+
+    Raises:
+        Permanent: `superseded`: a newer version of the same file was delivered there.
+    """
+    transfer, ledger = work.transfer, work.engine.ledger
+    modified = transfer.fingerprint.modified if transfer.fingerprint else None
+    order = int((modified or transfer.created).timestamp() * 1000)
+    for _ in range(2):
+        answer = ledger.reserve(
+            endpoint=transfer.destination.endpoint,
+            path=path,
+            transfer=transfer.id,
+            source=f"{transfer.source.endpoint}:{transfer.source.path}",
+            order=order,
+        )
+        if answer.outcome == "mine":
+            return True
+        if answer.outcome == "superseded":
+            msg = f"a newer version of '{transfer.source.path}' was delivered to '{path}' by transfer {answer.holder}"
+            raise Permanent(msg, reason="superseded")
+        holder = ledger.load(answer.holder or "")
+        if holder.state not in {State.SETTLED, State.DEAD, State.CANCELLED}:
+            return False
+        ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=holder.id, delivered=holder.receipt is not None)
+    return False
+
+
+def _release(work: Work, path: RemotePath) -> None:
+    transfer = work.transfer
+    work.engine.ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, delivered=False)
+
+
+def _begin(work: Work, source: Source, file: RemoteFile, sink: Store, path: RemotePath) -> tuple[Upload, bool]:
+    """D2: puts an attempt's token on the row before the first byte; returns the attempt, and whether it is new.
+
+    A re-driven transfer whose old attempt still fits goes on with it.
+    """
+    transfer, engine = work.transfer, work.engine
+    fingerprint = transfer.fingerprint if transfer.staged is not None else file.fingerprint
+    standing = engine.ownership.standing(transfer.partition)
+    kept = transfer.upload
+    if kept is not None and kept.path == path and kept.plan.size == file.size and sink.token_exists(kept.token, kept.path):
+        work.enter(State.DELIVERING, transfer)
+        return kept, False
+    attempt = transfer.attempt + 1
+    name = token_name(path, transfer=transfer.id, region_epoch=standing.region_epoch, attempt=attempt, nonce=engine.clock.nonce())
+    token = sink.mint(path, token=name, transfer=transfer.id, size=file.size, create_directories=transfer.policy.create_directories)
+    upload = new_upload(engine, transfer, sink, size=file.size, token=token, path=path)
+    work.enter(
+        State.DELIVERING,
+        transfer.with_(
+            fingerprint=fingerprint,
+            attempt=attempt,
+            region_epoch=standing.region_epoch,
+            expected_sha256=expected_sha256(work, source),
+            upload=upload,
+            abandoned=transfer.abandoned if kept is None else (*transfer.abandoned, kept),
+        ),
+    )
+    return upload, True
+
+
+def _decide(work: Work, sink: Store, upload: Upload, parts: dict[int, PartDone], sha256: str | None) -> None:
+    """D4: freezes which bytes the token holds. From here on the transfer leads only to delivered or held."""
+    transfer = work.transfer
+    standing = work.engine.ownership.standing(transfer.partition)
+    commit = Commit(
+        attempt=upload.attempt,
+        token=upload.token,
+        path=upload.path,
+        overwrite=transfer.policy.conflict is ConflictMode.OVERWRITE,
+        rename=sink.rename_mode,
+        parts=tuple(parts[n] for n in sorted(parts)),
+        size=upload.plan.size,
+        checksum=whole_checksum(upload, parts, sha256),
+        region_epoch=standing.region_epoch,
+    )
+    work.save(transfer.with_(commit=commit).to(State.COMMITTING, now=work.now(), by=work.slice.worker))

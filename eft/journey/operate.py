@@ -1,0 +1,121 @@
+"""What a person asks for: cancel, re-drive, run now."""
+
+from __future__ import annotations
+
+from eft.domain.flow import Flow
+from eft.domain.names import partition_of
+from eft.domain.transfer import State, Step, Transfer
+from eft.errors import EftError, LostOwnership, NotFound, Permanent
+from eft.journey.messages import Message
+from eft.journey.opening import destination
+from eft.journey.work import Slice, Work
+from eft.ports import Engine
+
+TOO_LATE = frozenset({State.COMMITTING, State.DELIVERED, State.SETTLED})
+
+
+def owned_transfer(engine: Engine, tenant: str, transfer_id: str) -> Transfer:
+    """Returns a tenant's transfer.
+
+    Raises:
+        NotFound: `transfer_unknown`, also where it is another tenant's.
+    """
+    transfer = engine.ledger.load(transfer_id)
+    if transfer.tenant != tenant:
+        msg = f"no transfer has the id '{transfer_id}'"
+        raise NotFound(msg, reason="transfer_unknown")
+    return transfer
+
+
+def cancel(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
+    """Ends a transfer that is not committing yet: its fence rises, its reservation and what it uploaded go. Repeating it is harmless.
+
+    Raises:
+        NotFound: `transfer_unknown`; Permanent: `too_late`; LostOwnership: it moved on meanwhile, ask again.
+    """
+    _refuse_late(owned_transfer(engine, tenant, transfer_id))
+    work = _take(engine, transfer_id)
+    transfer = work.transfer
+    if transfer.state is State.CANCELLED:
+        work.save(transfer)
+        return transfer
+    try:
+        _refuse_late(transfer)
+    except Permanent:
+        work.give_back()
+        raise
+    if transfer.state is State.HELD and transfer.held_from in TOO_LATE:
+        work.save(transfer)
+        msg = f"transfer {transfer_id} is held where it may have been delivered: decide that first"
+        raise Permanent(msg, reason="too_late")
+    work.save(transfer.to(State.CANCELLED, now=work.now(), reason="cancelled", by=by))
+    for path in {transfer.destination.path, *(u.path for u in (transfer.upload,) if u is not None)}:
+        engine.ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, delivered=False)
+    _remove_uploads(engine, transfer)
+    return work.transfer
+
+
+def redrive(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
+    """Sends a dead or held transfer round again from the step that failed.
+
+    It goes on from the staged copy where there is one, and with the same token where that may have been committed.
+
+    Raises:
+        NotFound: `transfer_unknown`; Permanent: `not_resting`: it is neither dead nor held.
+    """
+    seen = owned_transfer(engine, tenant, transfer_id)
+    if seen.state not in {State.DEAD, State.HELD} or seen.reason in {"name_invalid", "is_symlink"}:
+        why = (
+            "its name can never be moved" if seen.reason in {"name_invalid", "is_symlink"} else "only dead and held transfers are re-driven"
+        )
+        msg = f"transfer {transfer_id} is {seen.state}; {why}"
+        raise Permanent(msg, reason="not_resting")
+    work = _take(engine, transfer_id)
+    transfer = work.transfer
+    again = transfer.held_from if transfer.held_from in TOO_LATE else State.ACCEPTED if transfer.staged is None else State.STAGED
+    due_at = work.now() + engine.tuning.stall
+    changed = transfer.with_(redrives=transfer.redrives + 1, claim_until=None, due_at=due_at)
+    work.save(changed.to(again or State.ACCEPTED, now=work.now(), reason="redriven", by=by))
+    return work.transfer
+
+
+def run_flow(engine: Engine, flow: Flow) -> list[Message]:
+    """Fires a flow now, whatever its schedule; returns the message that starts its discover."""
+    name = f"now-{engine.clock.now():%Y%m%dT%H%M%S}-{engine.clock.nonce()}"
+    engine.ledger.fire(
+        flow,
+        at=engine.clock.now() + engine.tuning.stall,
+        name=name,
+        partition=partition_of(flow.tenant, flow.destination),
+    )
+    return [Message(step=Step.DISCOVER, ids=(f"{flow.tenant}/{flow.id}/{name}",))]
+
+
+def _take(engine: Engine, transfer_id: str) -> Work:
+    piece = Slice(worker=f"operator-{engine.clock.nonce()}", clock=engine.clock, length=engine.tuning.slice)
+    transfer = engine.ledger.claim(transfer_id, worker=piece.worker, now=engine.clock.now(), lease=engine.tuning.lease, force=True)
+    if transfer is None:
+        msg = f"transfer {transfer_id} is in another worker's hands; ask again"
+        raise LostOwnership(msg)
+    return Work(engine, transfer, piece)
+
+
+def _refuse_late(transfer: Transfer) -> None:
+    if transfer.state in TOO_LATE:
+        msg = f"transfer {transfer.id} is {transfer.state}: too late to cancel"
+        raise Permanent(msg, reason="too_late")
+
+
+def _remove_uploads(engine: Engine, transfer: Transfer) -> None:
+    """Best effort: a dead endpoint keeps our temporary file, and the clean-up of stale uploads finds what S3 keeps."""
+    try:
+        if transfer.staging is not None:
+            with engine.stores.staging() as staging:
+                staging.consume(transfer.staging.token, transfer.staging.path)
+        uploads = [*transfer.abandoned, *(u for u in (transfer.upload,) if u is not None)]
+        if uploads:
+            with destination(engine, transfer) as sink:
+                for upload in uploads:
+                    sink.consume(upload.token, upload.path)
+    except EftError:
+        return

@@ -1,0 +1,32 @@
+"""Sweep: re-queue what stands still. It never does the work itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from eft.domain.transfer import Step
+from eft.errors import NotFound
+from eft.journey.messages import Message, next_message
+from eft.ports import Due, Engine
+
+FIRE_AGAIN = 5
+"""Stall times until a fire whose discover has not ended is sent again."""
+
+
+def sweep(engine: Engine) -> Iterator[Message]:
+    """Yields a message for everything past its due time in the partitions of this region; each goes to one sweep only."""
+    now = engine.clock.now()
+    for partition in engine.ownership.owned():
+        for due in engine.ledger.due(partition, before=now):
+            stall = engine.tuning.stall
+            if engine.ledger.postpone(due, until=now + (stall if due.kind == "transfer" else FIRE_AGAIN * stall)):
+                yield from _again(engine, due)
+
+
+def _again(engine: Engine, due: Due) -> list[Message]:
+    if due.kind == "fire":
+        return [Message(step=Step.DISCOVER, ids=(due.id,))]
+    try:
+        return next_message(engine.ledger.load(due.id))
+    except NotFound:
+        return []

@@ -1,0 +1,125 @@
+"""What stage and deliver share: looking at the source, and bringing an attempt's upload to the point where all its parts are done."""
+
+from __future__ import annotations
+
+from eft.domain.fingerprint import RemoteFile
+from eft.domain.flow import Checksum
+from eft.domain.names import RemotePath
+from eft.domain.parts import PartDone, plan_parts
+from eft.domain.transfer import Step, Transfer, Upload
+from eft.errors import Permanent, Undecidable
+from eft.journey.copying import Tally, copy_parts, digest
+from eft.journey.messages import Message
+from eft.journey.work import Work
+from eft.ports import Engine, Sink, Source
+
+SIDECAR_LIMIT = 4096
+
+
+def look_at_source(work: Work, source: Source, file: RemoteFile) -> RemoteFile:
+    """Returns the source as it is, which for a transfer discovered before must be the version that was accepted.
+
+    Raises:
+        Permanent: `source_changed`, on a first journey; Undecidable: the same on a re-driven one; NotFound: `source_missing`.
+    """
+    transfer = work.transfer
+    found = source.stat(file.path)
+    if transfer.fingerprint is None or transfer.staged is not None:
+        return found
+    if not found.fingerprint.matches(transfer.fingerprint):
+        msg = f"'{file.path}' is not the version that was accepted"
+        if transfer.redrives:
+            raise Undecidable(msg, reason="source_changed")
+        raise Permanent(msg, reason="source_changed")
+    return RemoteFile(path=found.path, fingerprint=found.fingerprint, transfer=found.transfer)
+
+
+def expected_sha256(work: Work, source: Source) -> str | None:
+    """Returns the SHA-256 to compare with: the request's, or the first word of the `.sha256` sidecar where the flow asks for one.
+
+    Raises:
+        NotFound: `source_missing`: the sidecar is not there; Permanent: `sidecar_malformed`.
+    """
+    transfer = work.transfer
+    if transfer.expected_sha256 or not transfer.policy.sidecar or transfer.staged is not None:
+        return transfer.expected_sha256
+    sidecar = source.stat(RemotePath(f"{transfer.source.path}.sha256"))
+    size = min(sidecar.size, SIDECAR_LIMIT)
+    words = b"".join(source.read(sidecar, start=0, size=size)).decode("ascii", "replace").split()
+    if not words or len(words[0]) != 64 or any(c not in "0123456789abcdefABCDEF" for c in words[0]):  # noqa: PLR2004 - hex digits of SHA-256
+        msg = f"'{sidecar.path}' does not begin with 64 hex digits"
+        raise Permanent(msg, reason="sidecar_malformed")
+    return words[0].lower()
+
+
+def new_upload(engine: Engine, transfer: Transfer, sink: Sink, *, size: int, token: str, path: RemotePath) -> Upload:
+    """Returns the next attempt: one lane for small files, for sinks that want writes in order, and where SHA-256 is demanded."""
+    plan = plan_parts(size, part_size=engine.tuning.part_size)
+    wants_sha = transfer.policy.checksum is Checksum.SHA256 or transfer.expected_sha256 is not None or transfer.policy.sidecar
+    alone = wants_sha or plan.count < engine.tuning.lane_threshold
+    width = 1 if alone else min(engine.tuning.lane_width, sink.lanes)
+    return Upload(attempt=transfer.attempt + 1, token=token, path=path, plan=plan, lanes=width)
+
+
+def bring_parts(
+    work: Work, source: Source, file: RemoteFile, sink: Sink, upload: Upload, *, fresh: bool
+) -> tuple[dict[int, PartDone], str | None] | list[Message]:
+    """Copies what is missing of an attempt, alone or by sending lanes.
+
+    Returns:
+        All parts and the SHA-256 if it was seen, once the set is complete; else the messages that go on with it.
+    """
+    engine, transfer, plan = work.engine, work.transfer, upload.plan
+    done = {} if plan.count == 1 else engine.ledger.parts(transfer.id, attempt=upload.attempt)
+    if upload.lanes > 1 and len(done) < plan.count:
+        if fresh:
+            with sink.upload(upload, fresh=True) as uploading:
+                uploading.finish()
+        unfinished = [next((n for n in lane if n not in done), None) for lane in upload.lane_ranges()]
+        work.give_back()
+        return [Message(step=Step.PARTS, ids=(transfer.id,), part=n) for n in unfinished if n is not None]
+    tally = Tally()
+
+    def record(part: PartDone) -> None:
+        done[part.number] = part
+        if plan.count > 1:
+            engine.ledger.record_part(transfer.id, attempt=upload.attempt, done=part)
+
+    missing = [plan.part(n) for n in range(1, plan.count + 1) if n not in done]
+    if missing:
+        copy_parts(
+            source,
+            file,
+            sink,
+            upload,
+            work.slice.parts(missing),
+            fresh=fresh,
+            tally=tally,
+            kept=work.kept,
+            record=record,
+        )
+    return done, tally.sha256(plan.size)
+
+
+def checked_sha256(work: Work, source: Source, file: RemoteFile, sink: Sink, upload: Upload, *, seen: str | None) -> str | None:
+    """Returns the SHA-256 of the upload, reading it back where it is demanded but was not seen, and compares it with the expected one.
+
+    Raises:
+        Permanent: `checksum_mismatch`.
+    """
+    transfer = work.transfer
+    expected = transfer.expected_sha256
+    if seen is None and (expected is not None or transfer.policy.checksum is Checksum.SHA256):
+        back = sink.read_back(upload)
+        chunks = back if back is not None else source.read(file, start=0, size=upload.plan.size)
+        seen = digest(work.kept(chunks), algorithm="sha256").removeprefix("sha256:")
+    if expected is not None and seen != expected:
+        msg = f"the SHA-256 of '{transfer.source.path}' is {seen}, expected {expected}"
+        raise Permanent(msg, reason="checksum_mismatch")
+    return seen
+
+
+def without_upload(transfer: Transfer) -> Transfer:
+    """Returns the transfer with its open attempts given up; their tokens are removed later (D8)."""
+    given_up = tuple(u for u in (transfer.upload,) if u is not None)
+    return transfer.with_(upload=None, staging=None, abandoned=(*transfer.abandoned, *given_up))
