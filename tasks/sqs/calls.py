@@ -122,10 +122,7 @@ class Calls:
         answer = self._run(
             lambda client: client.change_message_visibility_batch(
                 QueueUrl=self._options.queue_urls[queue],
-                Entries=[
-                    {"Id": str(n), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
-                    for n, receipt in enumerate(receipts)
-                ],
+                Entries=[{"Id": str(n), "ReceiptHandle": receipt, "VisibilityTimeout": seconds} for n, receipt in enumerate(receipts)],
             ),
             self._options.call_timeout,
         )

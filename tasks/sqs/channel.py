@@ -120,11 +120,8 @@ class Channel(virtual.Channel):
             self._window.reject(tag, requeue=False)
 
     def _rejected(self, delivery_tag: str, requeue: bool) -> None:  # noqa: FBT001 - kombu's signature
-        if requeue:
-            seconds = 0 if draining() else self._options.requeue_visibility
-        else:
-            seconds = self._options.reject_visibility
-        self._leases.show_again(delivery_tag, seconds=seconds)
+        seconds = self._options.requeue_visibility if requeue else self._options.reject_visibility
+        self._leases.show_again(delivery_tag, seconds=0 if requeue and draining() else seconds)
 
     def _get(self, queue: str, timeout: float | None = None) -> dict[str, Any]:  # noqa: ARG002 - kombu's signature
         """Returns one message without an event loop; raises queue.Empty."""

@@ -182,11 +182,7 @@ class Leases:
         queue, seconds = verdicts[0].queue, verdicts[0].show_after
         answers = self._ask(
             queue,
-            lambda receipts: (
-                self._calls.delete(queue, receipts)
-                if seconds is None
-                else self._calls.hide(queue, receipts, seconds=seconds)
-            ),
+            lambda receipts: self._calls.delete(queue, receipts) if seconds is None else self._calls.hide(queue, receipts, seconds=seconds),
             verdicts,
         )
         with self._changed:
