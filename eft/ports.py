@@ -420,6 +420,9 @@ class Secrets(Protocol):
             Permanent: `secret_missing`, `secret_denied`, `secret_malformed`.
         """
 
+    def forget(self, ref: SecretRef) -> None:
+        """Drops what is cached of a credential, because a server has refused it: the next `get` asks anew."""
+
     def put(self, *, tenant: str, endpoint: str, credential: Credential) -> SecretRef:
         """Stores a credential as the endpoint's current one and returns its reference."""
 

@@ -418,6 +418,10 @@ class FakeSecrets(_Fake):
                 raise Permanent(f"there is no secret '{ref.name}'", reason="secret_missing")
             return self._credentials[ref.name]
 
+    def forget(self, ref: SecretRef) -> None:
+        with self._called("forget"):
+            return
+
     def put(self, *, tenant: str, endpoint: str, credential: Credential) -> SecretRef:
         with self._called("put"):
             ref = SecretRef(name=f"eft/{tenant}/{endpoint}")
