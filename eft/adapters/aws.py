@@ -332,9 +332,7 @@ def _translate_response(error: ClientError, what: str, *, endpoint: str | None) 
     if code in _UNAVAILABLE or status >= _SERVER_ERROR:
         return _unavailable(what, f"{status} {code}", endpoint=endpoint, retry_after=_retry_after(error))
     if code == "RequestTimeTooSkewed":
-        return Transient(
-            f"{what}: this machine's clock and the server's differ too much", reason="clock_skewed", endpoint=endpoint
-        )
+        return Transient(f"{what}: this machine's clock and the server's differ too much", reason="clock_skewed", endpoint=endpoint)
     return _translate_refusal(error, what, code=code, status=status, endpoint=endpoint)
 
 
@@ -359,9 +357,7 @@ def _translate_refusal(error: ClientError, what: str, *, code: str, status: int,
             endpoint=endpoint,
         )
     said = display(str(error.response.get("Error", {}).get("Message", "")))
-    return Permanent(
-        f"{what} refuses {error.operation_name}: {display(code)}: {said}", reason="aws_refused", endpoint=endpoint
-    )
+    return Permanent(f"{what} refuses {error.operation_name}: {display(code)}: {said}", reason="aws_refused", endpoint=endpoint)
 
 
 def _unavailable(what: str, cause: str, *, endpoint: str | None, retry_after: timedelta | None = None) -> Transient:
