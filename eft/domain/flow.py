@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from fnmatch import translate
 from functools import lru_cache
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
+from cronsim import CronSim, CronSimError
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from eft.domain.endpoint import Frozen
@@ -183,6 +184,16 @@ class Cron(Frozen):
     kind: Literal["cron"] = "cron"
     cron: str
     timezone: str = "UTC"
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, value: str) -> str:
+        try:
+            CronSim(value, datetime(2025, 1, 1, tzinfo=UTC))
+        except CronSimError as error:
+            msg = f"is no cron expression of five fields: {error}"
+            raise ValueError(msg) from None
+        return value
 
     @field_validator("timezone")
     @classmethod

@@ -99,7 +99,13 @@ def _admitted(engine: Engine, transfer: Transfer, piece: Slice) -> bool:
     """Takes a slot of the tenant's admission window for this worker; its priority says how much of the window it may fill."""
     window = engine.tuning.tenant_window
     share = {Priority.BULK: max(1, window // 2), Priority.NORMAL: max(1, window - 1), Priority.URGENT: window}[transfer.policy.priority]
-    return engine.limits.acquire(f"tenant:{transfer.tenant}", limit=share, holder=piece.worker, lease=engine.tuning.admission_lease)
+    key = f"tenant:{transfer.tenant}"
+    if key in piece.admitted:
+        return True
+    admitted = engine.limits.acquire(key, limit=share, holder=piece.worker, lease=engine.tuning.admission_lease)
+    if admitted:
+        piece.admitted.add(key)
+    return admitted
 
 
 def _bounce(engine: Engine, transfer: Transfer) -> list[Message]:
@@ -108,9 +114,3 @@ def _bounce(engine: Engine, transfer: Transfer) -> list[Message]:
     if transfer.due_at is not None and transfer.due_at < now + stall / 2:
         engine.ledger.postpone(Due(kind="transfer", id=transfer.id, due_at=transfer.due_at), until=now + stall)
     return next_message(transfer, delay=delay)
-
-
-def leave(engine: Engine, tenants: set[str], piece: Slice) -> None:
-    """Gives the admission slots of a worker's slice back."""
-    for tenant in tenants:
-        engine.limits.release(f"tenant:{tenant}", holder=piece.worker)

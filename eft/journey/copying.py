@@ -4,49 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 
-from eft.domain.checksum import combine_crc64nvme, crc64nvme
+from eft.domain.checksum import Tally, crc64nvme, crc64nvme_text, whole_crc64nvme
 from eft.domain.endpoint import Endpoint
 from eft.domain.fingerprint import Fingerprint, RemoteFile
 from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import State, Transfer, Upload
 from eft.errors import Permanent, SliceOver
 from eft.ports import Bytes, Engine, Sink, Source
-
-
-@dataclass(slots=True)
-class Tally:
-    """What was seen of the bytes on their way: each part's CRC, and SHA-256 while parts come in order from the first byte."""
-
-    crcs: dict[int, int] = field(default_factory=dict)
-    _sha: hashlib._Hash = field(default_factory=lambda: hashlib.sha256(usedforsecurity=True))
-    _next: int = 0
-
-    def watch(self, part: Part, chunks: Iterable[Bytes]) -> Iterator[Bytes]:
-        """Passes a part's chunks through.
-
-        Raises:
-            Permanent: `source_changed`: they are fewer or more bytes than the part has.
-        """
-        in_order = self._next == part.start
-        seen, crc = 0, 0
-        for chunk in chunks:
-            crc = crc64nvme(chunk, crc)
-            if in_order:
-                self._sha.update(chunk)
-            seen += len(chunk)
-            yield chunk
-        if seen != part.size:
-            msg = f"part {part.number} has {seen} bytes instead of {part.size}: the source changed while it was read"
-            raise Permanent(msg, reason="source_changed")
-        self.crcs[part.number] = crc
-        if in_order:
-            self._next = part.start + part.size
-
-    def sha256(self, size: int) -> str | None:
-        """Returns the hex digest if all `size` bytes were seen in order, else None."""
-        return self._sha.hexdigest() if self._next == size else None
 
 
 def current_upload(transfer: Transfer) -> Upload | None:
@@ -122,23 +87,20 @@ def whole_checksum(upload: Upload, parts: dict[int, PartDone], sha256: str | Non
     """Returns the checksum of all bytes in the form of `Commit.checksum`: the strongest that is in hand."""
     if sha256 is not None:
         return f"sha256:{sha256}"
-    crcs = [(parts[n].crc64nvme, parts[n].size) for n in sorted(parts)]
-    if all(crc is not None for crc, _ in crcs):
-        whole = 0
-        for crc, size in crcs:
-            whole = combine_crc64nvme(whole, crc or 0, size)
-        return f"crc64nvme:{whole:016x}"
+    crc = whole_crc64nvme([parts[n] for n in sorted(parts)])
+    if crc is not None:
+        return crc64nvme_text(crc)
     return f"etag:{parts[upload.plan.count].etag}"
 
 
 def digest(chunks: Iterable[Bytes], *, algorithm: str) -> str:
     """Returns `<algorithm>:<hex>` over chunks; algorithm is `sha256` or `crc64nvme`."""
     if algorithm == "sha256":
-        sha = hashlib.sha256(usedforsecurity=True)
+        sha = hashlib.sha256()
         for chunk in chunks:
             sha.update(chunk)
         return f"sha256:{sha.hexdigest()}"
     crc = 0
     for chunk in chunks:
         crc = crc64nvme(chunk, crc)
-    return f"crc64nvme:{crc:016x}"
+    return crc64nvme_text(crc)

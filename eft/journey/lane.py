@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from eft.domain.checksum import Tally
 from eft.domain.parts import PartDone
 from eft.domain.transfer import Step, Transfer, Upload
 from eft.errors import SliceOver
-from eft.journey.copying import Tally, copy_parts, current_upload
+from eft.journey.copying import copy_parts, current_upload
 from eft.journey.messages import Message, next_message
 from eft.journey.opening import both_ends
 from eft.journey.outcome import after_error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from eft.domain.checksum import Tally
 from eft.domain.fingerprint import RemoteFile
 from eft.domain.flow import Checksum
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone, plan_parts
 from eft.domain.transfer import Step, Transfer, Upload
 from eft.errors import Permanent, Undecidable
-from eft.journey.copying import Tally, copy_parts, digest
+from eft.journey.copying import copy_parts, digest
 from eft.journey.messages import Message
 from eft.journey.work import Work
 from eft.ports import Engine, Sink, Source

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from eft.domain.parts import Part
 from eft.domain.transfer import RESTING, State, Transfer
 from eft.errors import SliceOver
-from eft.ports import Bytes, Clock, Engine
+from eft.ports import Bytes, Clock, Engine, Limits
 
 
 @dataclass(slots=True)
@@ -20,6 +20,9 @@ class Slice:
     clock: Clock
     length: timedelta
     leaving: Callable[[], bool] = lambda: False
+    limits: Limits | None = None
+    admitted: set[str] = field(default_factory=set)
+    """Keys of the admission slots that this slice holds."""
     _ends: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -28,6 +31,13 @@ class Slice:
     def over(self) -> bool:
         """Returns whether no new part may be begun."""
         return self.leaving() or self.clock.monotonic() >= self._ends
+
+    def end(self) -> None:
+        """Gives the slice's admission slots back."""
+        for key in self.admitted:
+            if self.limits is not None:
+                self.limits.release(key, holder=self.worker)
+        self.admitted = set()
 
     def parts(self, parts: Sequence[Part]) -> Iterator[Part]:
         """Yields parts while the slice lasts, the first in any case.

@@ -1,0 +1,79 @@
+"""Settings from the environment: the only reader of it. Frozen; every value has the prefix EFT_."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from eft.domain.parts import MIB
+from eft.ports import Tuning
+
+
+class Settings(BaseSettings):
+    """What one process of the engine is told. Durations are seconds (`45`) or ISO 8601 (`PT45S`)."""
+
+    model_config = SettingsConfigDict(env_prefix="EFT_", frozen=True, extra="ignore")
+
+    region: str = "us-gov-west-1"
+    prefix: str = "eft-"
+    """Before the name of every table and queue, and of the secrets' path."""
+    staging_bucket: str = "eft-staging"
+    staging_kms_key: str | None = None
+    aws_endpoint: str | None = None
+    """Address of an AWS stand-in; None means AWS itself."""
+    sqs_endpoint: str | None = None
+    """Another address for SQS alone; None means `aws_endpoint`."""
+    queue_base: str = "https://sqs.us-gov-west-1.amazonaws.com/000000000000/"
+    """What comes before a queue's name in its URL; ends with `/`."""
+    s3_full_checksums: bool = True
+    """Whether the staging bucket's server checks full-object CRC64NVME (AWS does, some stand-ins do not)."""
+    redis_url: SecretStr | None = None
+    """Live monitoring; without it everything works but Flower."""
+
+    part_size: int = Field(default=16 * MIB, ge=5 * MIB)
+    inline_size: int = 16 * MIB
+    lane_width: int = Field(default=4, ge=1, le=64)
+    lane_threshold: int = Field(default=4, ge=2)
+    slice: timedelta = timedelta(seconds=45)
+    lease: timedelta = timedelta(seconds=75)
+    stall: timedelta = timedelta(seconds=120)
+    tenant_window: int = Field(default=16, ge=2)
+    staging_retention: timedelta = timedelta(days=14)
+    stale_upload_age: timedelta = timedelta(days=2)
+
+    visibility: int = Field(default=90, ge=1, le=43200)
+    """Seconds that SQS hides a received message; workers extend it while they hold it. Longer than the lease."""
+    poll_wait: int = Field(default=5, ge=0, le=20)
+    """Seconds of a long poll."""
+    sweep_every: timedelta = timedelta(seconds=30)
+    look_every: timedelta = timedelta(seconds=5)
+    """How often beat reads the flows' schedules."""
+    health_file: Path | None = None
+
+    api_host: str = "127.0.0.1"
+    api_port: int = 8080
+    jwt_issuer: str = "https://issuer.invalid/"
+    jwt_audience: str = "eft"
+    jwks: str = ""
+    """URL or file of the issuer's key set."""
+    log_level: str = "INFO"
+
+    @property
+    def tuning(self) -> Tuning:
+        """The journey's figures."""
+        return Tuning(
+            part_size=self.part_size,
+            inline_size=self.inline_size,
+            lane_width=self.lane_width,
+            lane_threshold=self.lane_threshold,
+            slice=self.slice,
+            lease=self.lease,
+            stall=self.stall,
+            tenant_window=self.tenant_window,
+            admission_lease=self.lease,
+            staging_retention=self.staging_retention,
+            stale_upload_age=self.stale_upload_age,
+        )

@@ -1,0 +1,112 @@
+"""Where Celery meets the journey: what a message asks for is carried out, and what follows is sent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+from celery.exceptions import Reject
+
+from eft.bootstrap import build_engine
+from eft.domain.transfer import Step
+from eft.errors import EftError, NotFound, Transient
+from eft.journey.advance import advance
+from eft.journey.discover import after_failed_discover, discover
+from eft.journey.lane import copy_lane
+from eft.journey.messages import MESSAGE_FORMAT, Message
+from eft.journey.work import Slice
+from eft.ports import Engine
+from eft.telemetry import context
+from tasks.app import SETTINGS, app
+from tasks.drain import draining
+
+log = logging.getLogger(__name__)
+
+LONGEST_DELAY = timedelta(minutes=15)
+"""SQS's own limit (DelaySeconds); what waits longer belongs to the sweep."""
+AGAIN = timedelta(seconds=10)
+
+
+def engine() -> Engine:
+    """Returns this process's engine, built after the fork and once."""
+    return _engine_of(os.getpid())
+
+
+@cache
+def _engine_of(_pid: int) -> Engine:
+    return build_engine(SETTINGS)
+
+
+def carry(step: Step, ids: Sequence[str], part: int | None) -> None:
+    """Carries a message out within one slice and sends what follows; ids that the slice does not reach are sent on.
+
+    Raises:
+        Reject: the message is broken (it goes towards the dead-letter queue).
+    """
+    if not ids or not all(isinstance(one, str) for one in ids) or (step is Step.PARTS) != isinstance(part, int):
+        log.error("broken message", extra={"step": step})
+        raise Reject("broken message", requeue=False)
+    piece = _new_slice()
+    run = _runner(step, part)
+    follow: list[Message] = []
+    for index, one in enumerate(ids):
+        if index and piece.over():
+            follow.append(Message(step=step, ids=tuple(ids[index:]), part=part))
+            break
+        with context(step=step.value, id=one):
+            follow += _carry_one(run, Message(step=step, ids=(one,), part=part), piece, alone=len(ids) == 1)
+    piece.end()
+    forward(follow)
+
+
+def forward(messages: Sequence[Message]) -> None:
+    """Sends what follows. A message that cannot be sent now is not lost: the row is due, and the sweep sends it."""
+    for message in messages:
+        if message.delay > LONGEST_DELAY:
+            continue
+        body: dict[str, Any] = {"v": MESSAGE_FORMAT, "ids": list(message.ids)}
+        if message.part is not None:
+            body["part"] = message.part
+        seconds = -(-message.delay // timedelta(seconds=1))
+        delay = {"delay_seconds": seconds} if seconds else {}
+        try:
+            app.send_task(f"eft.{message.step}", kwargs=body, queue=message.step.value, **delay)
+        except Exception:
+            log.exception("a message could not be sent; the sweep sends it", extra={"step": message.step, "ids": message.ids[:3]})
+
+
+def _runner(step: Step, part: int | None) -> Callable[[Engine, str, Slice], list[Message]]:
+    if step is Step.DISCOVER:
+        return discover
+    if step is Step.PARTS:
+        return lambda ports, one, piece: copy_lane(ports, one, part or 0, piece)
+    return advance
+
+
+def _carry_one(run: Callable[[Engine, str, Slice], list[Message]], message: Message, piece: Slice, *, alone: bool) -> list[Message]:
+    """The one place where an error that no row could take becomes another message, a dead letter, or a line in the log."""
+    try:
+        return run(engine(), message.ids[0], piece)
+    except NotFound as error:
+        log.error("message for something unknown", extra={"reason": error.reason})  # noqa: TRY400 - no traceback wanted
+        if alone and message.step is not Step.DISCOVER:
+            raise Reject(error.reason, requeue=False) from error
+        return []
+    except EftError as error:
+        if message.step is Step.DISCOVER:
+            return after_failed_discover(engine(), message.ids[0], error)
+        log.warning("nothing could be written; the message comes again", extra={"reason": error.reason, "error": str(error)})
+        delay = (error.retry_after if isinstance(error, Transient) else None) or AGAIN
+        return [Message(step=message.step, ids=message.ids, part=message.part, delay=delay)]
+
+
+def _new_slice() -> Slice:
+    ports = engine()
+    worker = f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}:{ports.clock.nonce()[:6]}"
+    return Slice(worker=worker, clock=ports.clock, length=ports.tuning.slice, leaving=draining, limits=ports.limits)
