@@ -32,6 +32,19 @@ logger = logging.getLogger(__name__)
 
 PLAIN: Final = "utf-8"
 
+KOMBUS_OWN: Final = frozenset(
+    {
+        "callback",
+        "connect_retries_timeout",
+        "errback",
+        "interval_max",
+        "interval_start",
+        "interval_step",
+        "max_retries",
+    }
+)
+"""What kombu.Connection adds to a transport's options, or reads from them, for its own reconnecting."""
+
 
 class Channel(virtual.Channel):
     """Sends to and consumes from the queues that the options name; nothing is created and nothing is looked up."""
@@ -178,8 +191,14 @@ class Transport(virtual.Transport):
 
     def __init__(self, client: Connection, **kwargs: Any) -> None:  # noqa: ANN401 - kombu's signature
         super().__init__(client, **kwargs)
-        self.options = Options(**(client.transport_options or {}))
+        given = client.transport_options or {}
+        self.options = Options(**{name: value for name, value in given.items() if name not in KOMBUS_OWN})
         self.calls = Calls(self.options)
+
+    @property
+    def default_connection_params(self) -> dict[str, Any]:
+        """There is no host: the queues' URLs and the region say where to go."""
+        return {}
 
     def driver_version(self) -> str:
         """Returns boto3's version."""
