@@ -1,0 +1,191 @@
+"""/v1/flows: standing orders; create, change, pause, resume, run now, delete."""
+
+from __future__ import annotations
+
+from flask import Blueprint, url_for
+from pydantic import TypeAdapter
+
+from api.auth import Scope
+from api.errors import FieldError, parsed
+from api.operation import (
+    Answered,
+    announce,
+    caller,
+    engine,
+    invalid,
+    match_revision,
+    merged,
+    operation,
+    read_body,
+    validated,
+)
+from api.schemas import FlowNew, FlowPage, FlowShown, PageAsked, RunShown
+from eft.domain.flow import Flow
+from eft.errors import Conflict, NotFound
+from eft.journey.operate import run_flow
+
+flows = Blueprint("flows", __name__, url_prefix="/v1/flows")
+
+_CHANGED: TypeAdapter[object] = TypeAdapter(FlowNew)
+
+
+@flows.post("")
+@operation(summary="Create a flow", scope=Scope.FLOWS_WRITE, body=FlowNew, answer=FlowShown, status=201, etag=True)
+def create(body: FlowNew) -> Answered:
+    """Both endpoints must exist. With a trigger `interval` or `cron` it runs by itself from now on, unless `enabled` is false."""
+    _check_endpoints(body)
+    core = engine()
+    made = _built(body, id_=f"fl-{core.clock.nonce()}", revision=1)
+    core.registry.add_flow(made)
+    return Answered(shown(made), etag=made.revision, headers={"Location": url_for("flows.show", flow_id=made.id)})
+
+
+@flows.get("")
+@operation(summary="List flows", scope=Scope.FLOWS_READ, query=PageAsked, answer=FlowPage)
+def listing(query: PageAsked) -> FlowPage:
+    """By id; `next_cursor` asks for the next page."""
+    page = engine().registry.flows(caller().tenant, limit=query.limit, cursor=query.cursor)
+    return FlowPage(items=tuple(shown(flow) for flow in page.items), next_cursor=page.cursor)
+
+
+@flows.get("/<id:flow_id>")
+@operation(summary="Show a flow", scope=Scope.FLOWS_READ, answer=FlowShown, etag=True)
+def show(flow_id: str) -> Answered:
+    """The ETag is what a change names in If-Match."""
+    found = engine().registry.flow(caller().tenant, flow_id)
+    return Answered(shown(found), etag=found.revision)
+
+
+@flows.patch("/<id:flow_id>")
+@operation(
+    summary="Change a flow",
+    scope=Scope.FLOWS_WRITE,
+    body=FlowNew,
+    patch=True,
+    answer=FlowShown,
+    if_match="required",
+    etag=True,
+)
+def change(flow_id: str) -> Answered:
+    """A merge patch: fields left out stay, null sets one back to its default.
+
+    Transfers accepted before keep the policy they were accepted with.
+    """
+    core = engine()
+    present = core.registry.flow(caller().tenant, flow_id)
+    match_revision(present.revision, required=True)
+    patch = parsed(read_body(patch=True))
+    if not isinstance(patch, dict):
+        raise invalid(FieldError(field="", message="must be an object"))
+    current = parsed(present.model_dump_json(exclude={"id", "tenant", "revision", "created"}).encode())
+    body = validated(_CHANGED, TypeAdapter(object).dump_json(merged(current, patch)))
+    assert isinstance(body, FlowNew)  # noqa: S101 - the adapter's type
+    _check_endpoints(body)
+    changed = _built(body, id_=present.id, revision=present.revision + 1, like=present)
+    core.registry.change_flow(changed)
+    return Answered(shown(changed), etag=changed.revision)
+
+
+@flows.delete("/<id:flow_id>")
+@operation(summary="Delete a flow", scope=Scope.FLOWS_WRITE, status=204, if_match="optional")
+def remove(flow_id: str) -> None:
+    """Its transfers stay, and those under way go on."""
+    core = engine()
+    present = core.registry.flow(caller().tenant, flow_id)
+    match_revision(present.revision, required=False)
+    core.registry.remove_flow(present.tenant, present.id, revision=present.revision)
+
+
+@flows.post("/<id:flow_id>/run")
+@operation(summary="Run a flow now", scope=Scope.FLOWS_WRITE, answer=RunShown, status=202)
+def run(flow_id: str) -> RunShown:
+    """Reads the source's listing once, whatever the schedule, also while the flow is paused; each new file becomes a transfer.
+
+    Asking twice moves nothing twice: a version of a file that has its transfer is not taken again.
+    """
+    core = engine()
+    flow = core.registry.flow(caller().tenant, flow_id)
+    messages = run_flow(core, flow)
+    announce(messages)
+    return RunShown(flow=flow.id, fire=messages[0].ids[0].rpartition("/")[2])
+
+
+@flows.post("/<id:flow_id>/pause")
+@operation(summary="Pause a flow", scope=Scope.FLOWS_WRITE, answer=FlowShown, if_match="optional", etag=True)
+def pause(flow_id: str) -> Answered:
+    """Its schedule fires no more until it is resumed; transfers under way go on. Pausing twice is harmless."""
+    return _enabled(flow_id, enabled=False)
+
+
+@flows.post("/<id:flow_id>/resume")
+@operation(summary="Resume a flow", scope=Scope.FLOWS_WRITE, answer=FlowShown, if_match="optional", etag=True)
+def resume(flow_id: str) -> Answered:
+    """Its schedule fires again."""
+    return _enabled(flow_id, enabled=True)
+
+
+def shown(flow: Flow) -> FlowShown:
+    """Returns a flow as its owner sees it."""
+    return FlowShown(
+        id=flow.id,
+        name=flow.name,
+        source=flow.source,
+        destination=flow.destination,
+        destination_directory=flow.destination_directory,
+        selection=flow.selection,
+        policy=flow.policy,
+        trigger=flow.trigger,
+        enabled=flow.enabled,
+        revision=flow.revision,
+        created=flow.created,
+    )
+
+
+def _enabled(flow_id: str, *, enabled: bool) -> Answered:
+    core = engine()
+    for last in (False, False, True):
+        present = core.registry.flow(caller().tenant, flow_id)
+        named = match_revision(present.revision, required=False)
+        if present.enabled is enabled:
+            return Answered(shown(present), etag=present.revision)
+        changed = present.model_copy(update={"enabled": enabled, "revision": present.revision + 1})
+        try:
+            core.registry.change_flow(changed)
+        except Conflict:
+            if named or last:
+                raise
+            continue
+        return Answered(shown(changed), etag=changed.revision)
+    raise AssertionError  # pragma: no cover - the last round returns or raises
+
+
+def _built(body: FlowNew, *, id_: str, revision: int, like: Flow | None = None) -> Flow:
+    return Flow(
+        id=id_,
+        tenant=caller().tenant,
+        name=body.name,
+        source=body.source,
+        destination=body.destination,
+        destination_directory=body.destination_directory,
+        selection=body.selection,
+        policy=body.policy,
+        trigger=body.trigger,
+        enabled=body.enabled,
+        revision=revision,
+        created=engine().clock.now() if like is None else like.created,
+    )
+
+
+def _check_endpoints(body: FlowNew) -> None:
+    missing = [field for field in ("source", "destination") if not endpoint_exists(getattr(body, field))]
+    if missing:
+        raise invalid(*(FieldError(field=f"/{field}", message="is no endpoint of yours; see GET /v1/endpoints") for field in missing))
+
+
+def endpoint_exists(endpoint_id: str) -> bool:
+    """Returns whether the caller's tenant has such an endpoint."""
+    try:
+        engine().registry.endpoint(caller().tenant, endpoint_id)
+    except NotFound:
+        return False
+    return True
