@@ -60,6 +60,12 @@ NO_CREDENTIALS: Final = (
 CALL_ERRORS: Final = (exceptions.ClientError, exceptions.BotoCoreError, exceptions.HTTPClientError, OSError)
 
 
+class UnreadableAnswerError(exceptions.BotoCoreError):
+    """Something answered 200, but not as SQS does."""
+
+    fmt = "the answer is not one of SQS"
+
+
 class Sending(TypedDict):
     """What SendMessage takes beside the queue."""
 
@@ -129,11 +135,14 @@ class Calls:
         return _answers(receipts, [entry["Id"] for entry in answer.get("Successful", ())], answer.get("Failed", ()))
 
     def send(self, queue: str, sending: Sending) -> None:
-        """Sends one message."""
-        self._run(
+        """Sends one message; raises UnreadableAnswerError when nothing says that SQS has it."""
+        answer = self._run(
             lambda client: client.send_message(QueueUrl=self._options.queue_urls[queue], **sending),
             self._options.call_timeout,
         )
+        # botocore reads any 200 as an answer without content.
+        if not answer.get("MessageId"):
+            raise UnreadableAnswerError
 
     def _run(self, call: "Callable[[SQSClient], T]", read_timeout: float) -> T:
         client = None
