@@ -179,6 +179,16 @@ class Store(Source, Sink, Protocol):
     """Both sides of one endpoint."""
 
 
+class Staging(Store, Protocol):
+    """The staging bucket's store, with what upkeep needs."""
+
+    def stale_uploads(self, *, before: datetime) -> Iterator[tuple[RemotePath, str]]:
+        """Yields (path, upload id) of the unfinished uploads begun before a time."""
+
+    def stale_objects(self, *, before: datetime) -> Iterator[RemoteFile]:
+        """Yields the staged objects last written before a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One thing that a connection test tried."""
@@ -205,7 +215,7 @@ class Stores(Protocol):
     def open(self, endpoint: Endpoint) -> AbstractContextManager[Store]:
         """Gives a store for the duration of the block; its connection goes back to the pool afterwards, or is dropped after an error."""
 
-    def staging(self) -> AbstractContextManager[Store]:
+    def staging(self) -> AbstractContextManager[Staging]:
         """Gives the staging bucket's store."""
 
     def probe(self, endpoint: Endpoint) -> ProbeReport:
