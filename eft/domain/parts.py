@@ -60,7 +60,7 @@ class PartPlan(BaseModel):
 def plan_parts(size: int, *, part_size: int) -> PartPlan:
     """Returns a plan with parts of `part_size` bytes, or the least whole number of MiB above it that keeps to S3's 10,000 parts."""
     least = -(-size // MAX_PARTS)
-    return PartPlan(size=size, part_size=max(part_size, -(-least // MIB) * MIB))
+    return PartPlan(size=size, part_size=part_size if least <= part_size else -(-least // MIB) * MIB)
 
 
 def lanes(plan: PartPlan, *, width: int) -> list[range]:
