@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from contextlib import ExitStack
 from typing import Final
 
 from flask import Flask, Response, g, request
@@ -20,6 +21,7 @@ from api.operation import MAX_BODY, Parts, Send, View
 from api.transfers import transfers
 from eft.domain.names import display
 from eft.ports import Engine
+from eft.telemetry import context
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ def create_app(engine: Engine, send: Send, auth: AuthSettings) -> Flask:
     def begin() -> None:
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        g.log_context = ExitStack()
+        g.log_context.enter_context(context(request_id=g.request_id))
         g.began = engine.clock.monotonic()
         if request.endpoint is None:  # no such address, or not this method: told without looking at a token
             return
@@ -76,17 +80,22 @@ def create_app(engine: Engine, send: Send, auth: AuthSettings) -> Flask:
         response.headers["X-Request-Id"] = g.request_id
         asked_by = g.get("caller")
         log.info(
-            "request method=%s path=%s status=%d ms=%d bytes=%s tenant=%s by=%s request_id=%s",
-            display(request.method),
-            display(request.path),
-            response.status_code,
-            (engine.clock.monotonic() - g.began) * 1000,
-            response.content_length,
-            "-" if asked_by is None else asked_by.tenant,
-            "-" if asked_by is None else display(asked_by.subject),
-            g.request_id,
+            "request",
+            extra={
+                "method": display(request.method),
+                "path": display(request.path),
+                "status": response.status_code,
+                "ms": round((engine.clock.monotonic() - g.began) * 1000),
+                "bytes": response.content_length,
+                "tenant": None if asked_by is None else asked_by.tenant,
+                "by": None if asked_by is None else display(asked_by.subject),
+            },
         )
         return response
+
+    @app.teardown_request
+    def leave(_error: BaseException | None) -> None:
+        g.log_context.close()
 
     for blueprint in (endpoints, flows, transfers, health, docs):
         app.register_blueprint(blueprint)

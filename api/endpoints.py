@@ -324,7 +324,7 @@ def _forget(secret: SecretRef | None) -> None:
     try:
         engine().secrets.remove(secret)
     except EftError as error:
-        log.error("the secret %s is left over: %s", secret.name, error.reason)  # noqa: TRY400 - the reason says all
+        log.error("a secret is left over", extra={"secret": secret.name, "reason": error.reason})  # noqa: TRY400 - the reason says all
 
 
 def _key_shown(key: HostKey) -> HostKeyShown:

@@ -157,7 +157,7 @@ def _engine(error: EftError) -> Response:
             status = HTTPStatus.CONFLICT
     status = HTTPStatus(_REASONS.get(error.reason, status))
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        log.warning("refused for now: %s (request %s)", error.reason, g.get("request_id", ""))
+        log.warning("refused for now", extra={"reason": error.reason})
     return problem(status, error.reason, str(error), errors=errors, headers=headers)
 
 
@@ -173,7 +173,7 @@ def _http(error: HTTPException) -> Response:
 def _unexpected(error: Exception) -> Response:
     # Neither message nor values: either may quote a request, and requests hold credentials.
     frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("unexpected %s (request %s)\n%s", type(error).__name__, g.get("request_id", ""), frames)
+    log.error("unexpected error", extra={"error": type(error).__name__, "frames": frames})
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "The request failed for a reason of ours; quote its request_id.")
 
 

@@ -133,12 +133,7 @@ def announce(messages: Sequence[Message]) -> None:
     try:
         parts().send(messages)
     except Exception as error:  # noqa: BLE001 - the row is the truth, the message a hint: no failure of a queue fails a request
-        log.warning(
-            "a queue did not take %d message(s), the sweep will send them: %s (request %s)",
-            len(messages),
-            type(error).__name__,
-            g.request_id,
-        )
+        log.warning("a queue took nothing; the sweep sends it", extra={"messages": len(messages), "error": type(error).__name__})
 
 
 def read_body(*, patch: bool = False) -> bytes:

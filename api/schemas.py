@@ -10,7 +10,6 @@ from base64 import b64decode
 from datetime import timedelta
 from typing import Annotated, Literal, Self
 
-from celery.schedules import ParseException, crontab
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -26,7 +25,7 @@ from pydantic import (
 from api.keys import check_private_key
 from eft.domain.endpoint import Credential, HostKey, RenameMode
 from eft.domain.fingerprint import Fingerprint
-from eft.domain.flow import Cron, Interval, Manual, Policy, Selection, Trigger
+from eft.domain.flow import Manual, Policy, Selection, Trigger
 from eft.domain.names import directory_path, remote_path
 from eft.domain.transfer import State, Step
 
@@ -294,13 +293,6 @@ class FlowNew(Asked):
             raise ValueError(msg)
         return value
 
-    @field_validator("trigger")
-    @classmethod
-    def _five_fields(cls, value: Manual | Interval | Cron) -> Manual | Interval | Cron:
-        if isinstance(value, Cron):
-            check_cron(value.cron)
-        return value
-
 
 class FlowShown(Shown):
     """A flow."""
@@ -500,17 +492,3 @@ class Ready(Shown):
 
     ready: bool
     checks: dict[str, bool]
-
-
-def check_cron(expression: str) -> None:
-    """Raises ValueError, saying what is wrong, when the text is no five-field cron expression."""
-    fields = expression.split()
-    if len(fields) != 5:  # noqa: PLR2004 - minute, hour, day of month, month, day of week
-        msg = f"cron has five fields (minute hour day-of-month month day-of-week), not {len(fields)}"
-        raise ValueError(msg)
-    minute, hour, day_of_month, month, day_of_week = fields
-    try:
-        crontab(minute=minute, hour=hour, day_of_month=day_of_month, month_of_year=month, day_of_week=day_of_week)
-    except (ParseException, ValueError) as error:
-        msg = f"cron: {error}"
-        raise ValueError(msg) from None
