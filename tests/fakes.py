@@ -117,7 +117,6 @@ class _Path:
 
 @dataclass
 class _Fire:
-    at: datetime
     partition: int
     due_at: datetime | None
     outcome: dict[str, int] | None = None
@@ -263,7 +262,7 @@ class FakeLedger(_Fake):
             key = (flow.tenant, flow.id, name)
             if key in self._fires:
                 return False
-            self._fires[key] = _Fire(at=_cut(at), partition=partition, due_at=_cut(at))
+            self._fires[key] = _Fire(partition=partition, due_at=_cut(at))
             return True
 
     def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
@@ -274,12 +273,9 @@ class FakeLedger(_Fake):
 
     def last_fire(self, flow: Flow) -> datetime | None:
         with self._called("last_fire"):
-            planned = [
-                (name, fire.at)
-                for (tenant, one, name), fire in self._fires.items()
-                if (tenant, one) == (flow.tenant, flow.id) and fire_time(name) is not None
-            ]
-            return max(planned)[1] if planned else None
+            names = [name for tenant, one, name in self._fires if (tenant, one) == (flow.tenant, flow.id)]
+            last = max((name for name in names if fire_time(name) is not None), default=None)
+            return None if last is None else fire_time(last)
 
     # -- for tests to look at ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,425 @@
+"""The ledger in DynamoDB: one item per transfer and beside it what belongs to it. Single-item conditional writes, no scans.
+
+    pk                    sk                       what                            sparse, in index `due`
+    T#<transfer>          T                        the transfer                    while something has to happen to it
+    T#<transfer>          P#<attempt>#<number>     a part that is done
+    T#<transfer>          C#<digest>#<number>      a frozen part list, by content
+    R#<endpoint>#<hash>   R                        reservation of a path
+    F#<tenant>#<flow>     S#<name> | R#<name>      fire of a schedule | on request  until its discover has ended
+
+A transfer's state, fence, claim and due time are attributes, for conditions read them; all else is the JSON text `body`. A
+save costs one write to the table, and to an index only where that index's keys change: all are KEYS_ONLY.
+
+A claim and what it guards, two workers A and B:
+
+    A  claim     fence 6 → 7 IF no claim is alive                              7 is A's
+    A  …stops, its claim runs out…
+    B  claim     fence 7 → 8 IF claim_until < now                              8 is B's
+    A  …wakes…
+    A  save      IF fence = 7 AND state = what A left                          refused: LostOwnership, A drops the work
+    B  save      IF fence = 8 AND state = what B left                          written
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from eft.adapters.aws import AwsSession
+from eft.adapters.table import Row, Table, Value
+from eft.domain.cursor import cursor_after, read_cursor
+from eft.domain.flow import Flow
+from eft.domain.instants import fire_time, instant, millis, sortable
+from eft.domain.names import RemotePath
+from eft.domain.parts import PartDone
+from eft.domain.transfer import RESTING, ROW_FORMAT, State, Transfer
+from eft.errors import LostOwnership, NotFound, Permanent
+from eft.ports import Clock, Due, Page, Reservation
+
+INLINE_PARTS: Final = 100
+"""Parts that a commit keeps in its row; a longer list lies beside it, so that a row stays far below DynamoDB's 400 KB."""
+FROZEN_PARTS: Final = 1000
+"""Parts in one item of a frozen list: about 50 KB compressed."""
+DELIVERIES_KEPT: Final = 64
+"""Sources whose newest delivery a path remembers; beyond it the one delivered longest ago is forgotten."""
+_OWN_ATTRIBUTES: Final = frozenset({"format", "state", "fence", "claim_until", "due_at"})
+
+
+class DynamoLedger:
+    """`ports.Ledger` in a DynamoDB table with the indexes by_tenant, by_state, by_flow, by_flow_state and due."""
+
+    def __init__(self, session: AwsSession, *, table: str, clock: Clock) -> None:
+        self._table = Table(session, table, what="the ledger")
+        self._clock = clock
+
+    # -- transfers -----------------------------------------------------------------------------------------------------
+
+    def create(self, transfer: Transfer) -> Transfer | None:
+        """One request. Our own row, met again after a lost answer, counts as created."""
+        self._freeze(transfer)
+        nonce = self._clock.nonce()
+        done, stands = self._table.put(_row(transfer) | {"created_by": nonce}, condition="attribute_not_exists(#pk)")
+        return None if done or stands is None or stands["created_by"] == nonce else self._transfer(stands)
+
+    def load(self, transfer_id: str) -> Transfer:
+        """One request, consistent."""
+        row = self._table.get(*_transfer_key(transfer_id))
+        if row is None:
+            raise _unknown(transfer_id)
+        return self._transfer(row)
+
+    def known(self, transfer_ids: Sequence[str]) -> set[str]:
+        """One request per 100 ids. Not consistent: a row created this moment may be missed, and `create` then meets it."""
+        keys = [_transfer_key(one) for one in dict.fromkeys(transfer_ids)]
+        return {pk.removeprefix("T#") for pk in self._table.get_many(keys, only="pk")}
+
+    def claim(self, transfer_id: str, *, worker: str, now: datetime, lease: timedelta, force: bool = False) -> Transfer | None:
+        """One request. Repeated after a lost answer it raises the fence once more, which harms nobody."""
+        free = "(attribute_not_exists(#claim_until) OR #claim_until < :now OR #claimant = :worker)"
+        values: dict[str, Value] = {":one": 1, ":until": millis(now + lease), ":worker": worker, ":format": ROW_FORMAT}
+        done, row = self._table.update(
+            *_transfer_key(transfer_id),
+            # Without due_shard, in a resting state, due_at alone does not enter the index.
+            "SET #fence = #fence + :one, #claim_until = :until, #claimant = :worker, #due_at = :until",
+            condition="attribute_exists(#pk) AND #format <= :format" + ("" if force else f" AND {free}"),
+            values=values if force else values | {":now": millis(now)},
+        )
+        if row is None:
+            raise _unknown(transfer_id)
+        if done:
+            return self._transfer(row)
+        _check_format(row)
+        return None
+
+    def renew(self, transfer: Transfer, *, until: datetime) -> None:
+        """One request. A claim that was released is not raised again by a renewal that comes late."""
+        done, _ = self._table.update(
+            *_transfer_key(transfer.id),
+            "SET #claim_until = :until, #due_at = :until",
+            condition="#fence = :fence AND attribute_exists(#claim_until)",
+            values={":until": millis(until), ":fence": transfer.fence},
+        )
+        if not done:
+            raise _lost(transfer)
+
+    def save(self, transfer: Transfer, *, was: State) -> None:
+        """One request, one more per 1,000 parts where a commit has more than 100.
+
+        Repeated after a lost answer, the row that refuses it is our own: a fence is one worker's, so the same fence, state
+        and content mean that the first try was written.
+        """
+        self._freeze(transfer)
+        row = _row(transfer)
+        changing = {name: value for name, value in row.items() if name not in {"pk", "sk", "fence"}}
+        gone = [name for name in ("claim_until", "claimant", "due_at", "due_shard", "frozen") if name not in row]
+        if transfer.claim_until is not None:
+            gone.remove("claimant")
+        done, stands = self._table.update(
+            row["pk"],
+            row["sk"],
+            "SET " + ", ".join(f"#{name} = :{name}" for name in changing) + _remove(gone),
+            condition="#fence = :fence AND #state = :was",
+            values={f":{name}": value for name, value in changing.items()} | {":fence": transfer.fence, ":was": was},
+        )
+        if not done and (stands is None or {**stands, **row} != stands or stands.keys() & set(gone)):
+            raise _lost(transfer)
+
+    def page(
+        self,
+        tenant: str,
+        *,
+        state: State | None = None,
+        flow: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Transfer]:
+        """Two requests, whatever the tenant's number of transfers.
+
+        Rows are as they are now; which rows, an index says that lags by moments. A part list kept beside its row is left
+        out: a listing is to be looked at, a step loads.
+        """
+        scope = ("transfers", tenant, state, flow)
+        index, attribute, value = _listing(tenant, state=state, flow=flow)
+        values = {":value": value}
+        condition = f"#{attribute} = :value"
+        if cursor is not None:
+            values[":after"] = read_cursor(cursor, scope=scope)
+            condition += " AND #created < :after"
+        keys = list(self._table.query(condition, values=values, index=index, backward=True, limit=limit + 1))
+        shown = keys[:limit]
+        rows = self._table.get_many([(key["pk"], key["sk"]) for key in shown])
+        found = [_transfer(rows[key["pk"]]) for key in shown if key["pk"] in rows]
+        items = [one for one in found if state in {None, one.state}]
+        return Page(items, cursor_after(shown[-1]["created"], scope=scope) if len(keys) > limit else None)
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def record_part(self, transfer_id: str, *, attempt: int, done: PartDone) -> None:
+        """One request; met again, the part is recorded already."""
+        row = {
+            "pk": f"T#{transfer_id}",
+            "sk": f"P#{attempt}#{done.number:05d}",
+            "format": ROW_FORMAT,
+            "body": done.model_dump_json(),
+        }
+        self._table.put(row, condition="attribute_not_exists(#pk)")
+
+    def parts(self, transfer_id: str, *, attempt: int) -> dict[int, PartDone]:
+        """One request per MB: about 4,000 parts."""
+        rows = self._table.query("#pk = :pk AND begins_with(#sk, :sk)", values={":pk": f"T#{transfer_id}", ":sk": f"P#{attempt}#"})
+        done = [PartDone.model_validate_json(_known(row)["body"]) for row in rows]
+        return {one.number: one for one in done}
+
+    # -- reservations --------------------------------------------------------------------------------------------------
+
+    def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> Reservation:
+        """One request."""
+        key = _digest(source)
+        done, row = self._table.update(
+            *_path_key(endpoint, path),
+            "SET #holder = :me, #source = :key, #order = :order, #path = :path, #format = :format,"
+            " #delivered = if_not_exists(#delivered, :none)",
+            condition="(attribute_not_exists(#holder) OR #holder = :me)"
+            " AND (attribute_not_exists(#delivered.#key) OR #delivered.#key.#order <= :order)",
+            values={
+                ":me": transfer,
+                ":key": key,
+                ":order": order,
+                ":path": path,
+                ":format": ROW_FORMAT,
+                ":none": {},
+            },
+            names={"#key": key},
+        )
+        if done or row is None:
+            return Reservation("mine", transfer)
+        newest = row["delivered"].get(key)
+        if newest is not None and newest["order"] > order:
+            return Reservation("superseded", newest["by"])
+        return Reservation("busy", row["holder"])
+
+    def release(self, *, endpoint: str, path: RemotePath, transfer: str, delivered: bool) -> None:
+        """One request; a read before it where something was delivered."""
+        expression = "REMOVE #holder, #source, #order"
+        values: dict[str, Value] = {":me": transfer}
+        names: dict[str, str] = {}
+        key = _path_key(endpoint, path)
+        if delivered:
+            row = self._table.get(*key)
+            if row is None or row.get("holder") != transfer:
+                return
+            others = {one: entry["n"] for one, entry in row["delivered"].items() if one != row["source"]}
+            oldest = sorted(others, key=others.__getitem__)[: max(0, len(others) + 1 - DELIVERIES_KEPT)]
+            names = {"#key": row["source"]} | {f"#old{n}": one for n, one in enumerate(oldest)}
+            forgotten = "".join(f", #delivered.#old{n}" for n in range(len(oldest)))
+            expression = f"SET #delivered.#key = :newest {expression}{forgotten}"
+            n = max(others.values(), default=0) + 1
+            values[":newest"] = {"order": row["order"], "by": transfer, "n": n}
+        self._table.update(*key, expression, condition="#holder = :me", values=values, names=names)
+
+    # -- what is due ---------------------------------------------------------------------------------------------------
+
+    def due(self, partition: int, *, before: datetime, limit: int = 100) -> Sequence[Due]:
+        """One request, to an index that lags by moments; what is due at `before` is among it."""
+        keys = self._table.query(
+            "#due_shard = :shard AND #due_at <= :before",
+            values={":shard": str(partition), ":before": millis(before)},
+            index="due",
+            limit=limit,
+        )
+        return [_due(key) for key in keys]
+
+    def postpone(self, due: Due, *, until: datetime) -> bool:
+        """One request. Its own success, met again after a lost answer, counts as a refusal: it comes due again at `until`."""
+        done, _ = self._table.update(
+            *_due_key(due),
+            "SET #due_at = :until",
+            condition="attribute_exists(#due_shard) AND #due_at = :seen",
+            values={":until": millis(until), ":seen": millis(due.due_at)},
+        )
+        return done
+
+    # -- fires ---------------------------------------------------------------------------------------------------------
+
+    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int) -> bool:
+        """One request. Our own fire, met again after a lost answer, counts as claimed."""
+        nonce = self._clock.nonce()
+        pk, sk = _fire_key(flow.tenant, flow.id, name)
+        row = {
+            "pk": pk,
+            "sk": sk,
+            "format": ROW_FORMAT,
+            "due_shard": str(partition),
+            "due_at": millis(at),
+            "created_by": nonce,
+        }
+        done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
+        return done or (stands is not None and stands["created_by"] == nonce)
+
+    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
+        """One request."""
+        self._table.update(
+            *_fire_key(flow.tenant, flow.id, name),
+            "SET #outcome = :outcome REMOVE #due_shard, #due_at",
+            condition="attribute_exists(#pk) AND attribute_not_exists(#outcome)",
+            values={":outcome": json.dumps(outcome)},
+        )
+
+    def last_fire(self, flow: Flow) -> datetime | None:
+        """One request, however long the history: a schedule's fires are named by planned times, which sort as such."""
+        rows = self._table.query(
+            "#pk = :pk AND begins_with(#sk, :sk)",
+            values={":pk": f"F#{flow.tenant}#{flow.id}", ":sk": "S#"},
+            backward=True,
+            limit=1,
+        )
+        return next((fire_time(row["sk"].removeprefix("S#")) for row in rows), None)
+
+    # -- frozen part lists ---------------------------------------------------------------------------------------------
+
+    def _freeze(self, transfer: Transfer) -> None:
+        """Lays a long part list beside the row before the row names it. By content: it never changes, nor need be removed."""
+        digest = _frozen(transfer)
+        if digest is None or transfer.commit is None:
+            return
+        parts = [part.model_dump(exclude_defaults=True) for part in transfer.commit.parts]
+        for n, start in enumerate(range(0, len(parts), FROZEN_PARTS)):
+            text = json.dumps(parts[start : start + FROZEN_PARTS], separators=(",", ":"))
+            row = {
+                "pk": f"T#{transfer.id}",
+                "sk": f"C#{digest}#{n:03d}",
+                "format": ROW_FORMAT,
+                "parts": zlib.compress(text.encode()),
+            }
+            self._table.put(row, condition="attribute_not_exists(#pk)")
+
+    def _transfer(self, row: Row) -> Transfer:
+        """Returns the whole transfer; one request more where its part list lies beside the row."""
+        transfer = _transfer(row)
+        if "frozen" not in row or transfer.commit is None:
+            return transfer
+        chunks = self._table.query("#pk = :pk AND begins_with(#sk, :sk)", values={":pk": row["pk"], ":sk": f"C#{row['frozen']}#"})
+        parts = tuple(PartDone.model_validate(part) for chunk in chunks for part in json.loads(zlib.decompress(chunk["parts"])))
+        return transfer.with_(commit=transfer.commit.model_copy(update={"parts": parts}))
+
+
+def _row(transfer: Transfer) -> Row:
+    """Returns the attributes of a transfer; those that do not apply are absent, which keeps them out of the indexes."""
+    digest = _frozen(transfer)
+    # A default may only change with ROW_FORMAT. A policy is written in full: it was agreed when the transfer was accepted.
+    body = transfer.model_dump(mode="json", exclude_defaults=True, exclude=set(_OWN_ATTRIBUTES))
+    body["policy"] = transfer.policy.model_dump(mode="json")
+    pk, sk = _transfer_key(transfer.id)
+    row: Row = {
+        "pk": pk,
+        "sk": sk,
+        "format": ROW_FORMAT,
+        "tenant": transfer.tenant,
+        "created": f"{sortable(transfer.created)}#{transfer.id}",
+        "state": transfer.state.value,
+        "tenant_state": f"{transfer.tenant}#{transfer.state}",
+        "fence": transfer.fence,
+    }
+    if digest is not None:
+        body["commit"]["parts"] = []
+        row["frozen"] = digest
+    row["body"] = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    if transfer.flow is not None:
+        row["tenant_flow"] = f"{transfer.tenant}#{transfer.flow}"
+        row["tenant_flow_state"] = f"{transfer.tenant}#{transfer.flow}#{transfer.state}"
+    if transfer.claim_until is not None:
+        row["claim_until"] = millis(transfer.claim_until)
+    if transfer.due_at is not None and transfer.state not in RESTING:
+        row |= {"due_at": millis(transfer.due_at), "due_shard": str(transfer.partition)}
+    return row
+
+
+def _transfer(row: Row) -> Transfer:
+    _check_format(row)
+    fields: dict[str, Any] = json.loads(row["body"])
+    fields |= {"state": row["state"], "fence": row["fence"]}
+    if "claim_until" in row:
+        fields["claim_until"] = instant(row["claim_until"])
+    if "due_shard" in row:
+        fields["due_at"] = instant(row["due_at"])
+    return Transfer.model_validate(fields)
+
+
+def _check_format(row: Row) -> None:
+    if row["format"] > ROW_FORMAT:
+        msg = f"this row has format {row['format']} and this release knows up to {ROW_FORMAT}; update the engine"
+        raise Permanent(msg, reason="row_format_unknown")
+
+
+def _known(row: Row) -> Row:
+    _check_format(row)
+    return row
+
+
+def _frozen(transfer: Transfer) -> str | None:
+    """Returns the digest that names a part list kept beside the row, or None where the row keeps it."""
+    if transfer.commit is None or len(transfer.commit.parts) <= INLINE_PARTS:
+        return None
+    return _digest("\n".join(part.model_dump_json() for part in transfer.commit.parts))
+
+
+def _listing(tenant: str, *, state: State | None, flow: str | None) -> tuple[str, str, str]:
+    """Returns index, its hash attribute, and that attribute's value."""
+    match state, flow:
+        case None, None:
+            return "by_tenant", "tenant", tenant
+        case _, None:
+            return "by_state", "tenant_state", f"{tenant}#{state}"
+        case None, _:
+            return "by_flow", "tenant_flow", f"{tenant}#{flow}"
+        case _:
+            return "by_flow_state", "tenant_flow_state", f"{tenant}#{flow}#{state}"
+
+
+def _transfer_key(transfer_id: str) -> tuple[str, str]:
+    return f"T#{transfer_id}", "T"
+
+
+def _path_key(endpoint: str, path: RemotePath) -> tuple[str, str]:
+    return f"R#{endpoint}#{hashlib.sha256(path.encode()).hexdigest()}", "R"
+
+
+def _fire_key(tenant: str, flow: str, name: str) -> tuple[str, str]:
+    return f"F#{tenant}#{flow}", f"{'R' if fire_time(name) is None else 'S'}#{name}"
+
+
+def _due(key: Row) -> Due:
+    kind, _, rest = key["pk"].partition("#")
+    if kind == "T":
+        return Due("transfer", rest, instant(key["due_at"]))
+    tenant, _, flow = rest.partition("#")
+    return Due("fire", f"{tenant}/{flow}/{key['sk'][2:]}", instant(key["due_at"]))
+
+
+def _due_key(due: Due) -> tuple[str, str]:
+    return _transfer_key(due.id) if due.kind == "transfer" else _fire_key(*_fire_parts(due.id))
+
+
+def _fire_parts(fire_id: str) -> tuple[str, str, str]:
+    tenant, flow, name = fire_id.split("/", 2)
+    return tenant, flow, name
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _remove(names: list[str]) -> str:
+    return " REMOVE " + ", ".join(f"#{name}" for name in names) if names else ""
+
+
+def _unknown(transfer_id: str) -> NotFound:
+    return NotFound(f"there is no transfer '{transfer_id}'", reason="transfer_unknown")
+
+
+def _lost(transfer: Transfer) -> LostOwnership:
+    return LostOwnership(f"another worker has transfer {transfer.id}, or it was released (fence {transfer.fence})")

@@ -1,0 +1,45 @@
+"""Ownership where one region is configured: this region is every partition's home, and there is no peer to ask.
+
+DESIGN 6's protocol for two regions takes the place of this class; the callers ask the same questions and get the same errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from eft.domain.names import PARTITIONS
+from eft.domain.ownership import Intent, Mode, Standing
+from eft.errors import LostOwnership
+
+REGION_EPOCH: Final = 1
+"""The first, and while no other region can become home, the only one."""
+
+
+class SingleRegionOwnership:
+    """`ports.Ownership` without a peer; no requests."""
+
+    def __init__(self, *, region: str) -> None:
+        self._region = region
+
+    def standing(self, partition: int) -> Standing:
+        """Solo: commits need no ack."""
+        return Standing(partition=partition, home=self._region, region_epoch=REGION_EPOCH, mode=Mode.SOLO)
+
+    def owned(self) -> Sequence[int]:
+        """All partitions."""
+        return range(PARTITIONS)
+
+    def ack(self, intent: Intent) -> None:
+        """Nothing to write: the committing row itself is the intent at home, and its fence decides."""
+        _admit(intent)
+
+    def abandon(self, intent: Intent) -> None:
+        """Nothing to write: consuming the token decides."""
+        _admit(intent)
+
+
+def _admit(intent: Intent) -> None:
+    if intent.region_epoch < REGION_EPOCH:
+        msg = f"partition {intent.partition} is at region_epoch {REGION_EPOCH}, the intent is of {intent.region_epoch}"
+        raise LostOwnership(msg)

@@ -1,0 +1,164 @@
+"""Tenants' endpoints and flows in DynamoDB.
+
+    pk            sk                    what                                   sparse, in index `scheduled`
+    N#<tenant>    E#<id>                an endpoint
+    N#<tenant>    F#<id>                a flow                                 scheduled = its shard, while it has fires
+
+`revision` is an attribute, for conditions read it; the rest is the JSON text `body`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, TypeVar
+
+from pydantic import TypeAdapter
+
+from eft.adapters.aws import AwsSession
+from eft.adapters.table import Row, Table
+from eft.domain.cursor import cursor_after, read_cursor
+from eft.domain.endpoint import Endpoint
+from eft.domain.flow import Flow, Manual
+from eft.domain.names import transfer_id
+from eft.errors import Conflict, NotFound, Permanent
+from eft.ports import Page
+
+REGISTRY_FORMAT: Final = 1
+SHARDS: Final = 4
+"""Values of the index's partition key: all schedules are read in as many requests, one more per MB."""
+T = TypeVar("T", Endpoint, Flow)
+_ENDPOINTS: Final[TypeAdapter[Endpoint]] = TypeAdapter(Endpoint)
+
+
+class DynamoRegistry:
+    """`ports.Registry` in a DynamoDB table with the index `scheduled` (its partition key, all attributes).
+
+    Every call is one request, but for `scheduled_flows`.
+    """
+
+    def __init__(self, session: AwsSession, *, table: str) -> None:
+        self._table = Table(session, table, what="the registry")
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        """Our own row, met again after a lost answer, counts as added."""
+        self._add(_row(endpoint), "endpoint")
+
+    def change_endpoint(self, endpoint: Endpoint) -> None:
+        """Our own change, met again after a lost answer, counts as made."""
+        self._change(_row(endpoint))
+
+    def endpoint(self, tenant: str, endpoint_id: str) -> Endpoint:
+        """Read consistently."""
+        return _endpoint(self._get(tenant, f"E#{endpoint_id}", what=f"endpoint '{endpoint_id}'"))
+
+    def endpoints(self, tenant: str, *, limit: int = 50, cursor: str | None = None) -> Page[Endpoint]:
+        """Read consistently."""
+        return self._page(tenant, "E#", _endpoint, scope=("endpoints", tenant), limit=limit, cursor=cursor)
+
+    def remove_endpoint(self, tenant: str, endpoint_id: str, *, revision: int) -> None:
+        """A removal repeated after a lost answer finds nothing and says so."""
+        self._remove(tenant, f"E#{endpoint_id}", revision=revision)
+
+    def add_flow(self, flow: Flow) -> None:
+        """Our own row, met again after a lost answer, counts as added."""
+        self._add(_row(flow), "flow")
+
+    def change_flow(self, flow: Flow) -> None:
+        """Our own change, met again after a lost answer, counts as made."""
+        self._change(_row(flow))
+
+    def flow(self, tenant: str, flow_id: str) -> Flow:
+        """Read consistently."""
+        return _flow(self._get(tenant, f"F#{flow_id}", what=f"flow '{flow_id}'"))
+
+    def flows(self, tenant: str, *, limit: int = 50, cursor: str | None = None) -> Page[Flow]:
+        """Read consistently."""
+        return self._page(tenant, "F#", _flow, scope=("flows", tenant), limit=limit, cursor=cursor)
+
+    def remove_flow(self, tenant: str, flow_id: str, *, revision: int) -> None:
+        """A removal repeated after a lost answer finds nothing and says so."""
+        self._remove(tenant, f"F#{flow_id}", revision=revision)
+
+    def scheduled_flows(self) -> Iterator[Flow]:
+        """Four requests, one more per MB, to an index that lags by moments."""
+        for shard in range(SHARDS):
+            rows = self._table.query("#scheduled = :shard", values={":shard": str(shard)}, index="scheduled")
+            yield from map(_flow, rows)
+
+    def _add(self, row: Row, what: str) -> None:
+        done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
+        if not done and stands != row:
+            raise Conflict(f"the {what} '{row['sk'][2:]}' exists", reason=f"{what}_exists")
+
+    def _change(self, row: Row) -> None:
+        done, stands = self._table.put(row, condition="#revision = :before", values={":before": row["revision"] - 1})
+        if not done and stands != row:
+            raise _changed(row["sk"][2:])
+
+    def _remove(self, tenant: str, sk: str, *, revision: int) -> None:
+        if not self._table.delete(_pk(tenant), sk, condition="#revision = :seen", values={":seen": revision}).done:
+            raise _changed(sk[2:])
+
+    def _get(self, tenant: str, sk: str, *, what: str) -> Row:
+        row = self._table.get(_pk(tenant), sk)
+        if row is None:
+            raise NotFound(f"there is no {what}", reason="endpoint_unknown" if sk.startswith("E#") else "flow_unknown")
+        return row
+
+    def _page(
+        self,
+        tenant: str,
+        prefix: str,
+        read: Callable[[Row], T],
+        *,
+        scope: tuple[str, str],
+        limit: int,
+        cursor: str | None,
+    ) -> Page[T]:
+        after = None if cursor is None else (_pk(tenant), prefix + read_cursor(cursor, scope=scope))
+        rows = list(
+            self._table.query(
+                "#pk = :pk AND begins_with(#sk, :prefix)",
+                values={":pk": _pk(tenant), ":prefix": prefix},
+                after=after,
+                limit=limit + 1,
+            )
+        )
+        items = [read(row) for row in rows[:limit]]
+        return Page(items, cursor_after(items[-1].id, scope=scope) if len(rows) > limit else None)
+
+
+def _pk(tenant: str) -> str:
+    return f"N#{tenant}"
+
+
+def _row(value: Endpoint | Flow) -> Row:
+    row: Row = {
+        "pk": _pk(value.tenant),
+        "sk": f"F#{value.id}" if isinstance(value, Flow) else f"E#{value.id}",
+        "format": REGISTRY_FORMAT,
+        "revision": value.revision,
+        "body": value.model_dump_json(),
+    }
+    if isinstance(value, Flow) and value.enabled and not isinstance(value.trigger, Manual):
+        row["scheduled"] = str(int(transfer_id(value.tenant, value.id), 16) % SHARDS)
+    return row
+
+
+def _endpoint(row: Row) -> Endpoint:
+    return _ENDPOINTS.validate_json(_body(row))
+
+
+def _flow(row: Row) -> Flow:
+    return Flow.model_validate_json(_body(row))
+
+
+def _body(row: Row) -> str:
+    if row["format"] > REGISTRY_FORMAT:
+        msg = f"this row has format {row['format']} and this release knows up to {REGISTRY_FORMAT}; update the engine"
+        raise Permanent(msg, reason="row_format_unknown")
+    return str(row["body"])
+
+
+def _changed(what: str) -> Conflict:
+    return Conflict(f"'{what}' has changed meanwhile; read it again", reason="revision_differs")

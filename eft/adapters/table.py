@@ -1,0 +1,195 @@
+"""One DynamoDB table as plain values: every write has a condition, and one that fails says what stands there instead.
+
+Rows are dicts of str, int, bool, bytes and such dicts. In expressions each attribute is written `#name`, which spares us
+DynamoDB's list of reserved words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from botocore.exceptions import ClientError
+
+from eft.adapters.aws import AwsSession, code_of, translated
+from eft.errors import Transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+
+Value: TypeAlias = "str | int | bool | bytes | dict[str, Value]"
+Row: TypeAlias = dict[str, Any]
+"""Attribute values by name; `Any`, for a reader knows its own attributes."""
+
+BATCH: Final = 100
+"""Keys in one BatchGetItem (Amazon DynamoDB API Reference, BatchGetItem)."""
+_ROUNDS: Final = 8
+_NAME: Final = re.compile(r"#\w+")
+
+
+class Outcome(NamedTuple):
+    """What a conditional write came to: the row after it, or, where the condition failed, the row that stands there."""
+
+    done: bool
+    row: Row | None
+
+
+class Table:
+    """One table, or a named thing that lives in one; `what` names it in errors."""
+
+    def __init__(self, session: AwsSession, name: str, *, what: str) -> None:
+        self._session = session
+        self._name = name
+        self._what = what
+
+    def get(self, pk: str, sk: str, *, consistent: bool = True) -> Row | None:
+        """Returns a row, or None."""
+        with self._translated() as client:
+            answer = client.get_item(TableName=self._name, Key=_key(pk, sk), ConsistentRead=consistent)
+        return _from_item(answer["Item"]) if "Item" in answer else None
+
+    def get_many(self, keys: Sequence[tuple[str, str]], *, only: str | None = None) -> dict[str, Row]:
+        """Returns the rows that exist, by partition key, not read consistently; `only` names the one attribute wanted.
+
+        One request per 100 rows, more where they exceed 16 MB.
+
+        Raises:
+            Transient: `throttled`.
+        """
+        found: dict[str, Row] = {}
+        for start in range(0, len(keys), BATCH):
+            wanted: Any = {self._name: {"Keys": [_key(*key) for key in keys[start : start + BATCH]]}}
+            if only is not None:
+                wanted[self._name] |= _named({"ProjectionExpression": f"#{only}"})
+            for _ in range(_ROUNDS):
+                with self._translated() as client:
+                    answer = client.batch_get_item(RequestItems=wanted)
+                rows = [_from_item(item) for item in answer["Responses"].get(self._name, [])]
+                found |= {row["pk"]: row for row in rows}
+                wanted = answer.get("UnprocessedKeys")
+                if not wanted:
+                    break
+            else:
+                raise Transient(f"{self._what} asks to slow down", reason="throttled")
+        return found
+
+    def put(self, row: Row, *, condition: str, values: Mapping[str, Value] | None = None) -> Outcome:
+        """Puts a whole row IF the condition holds of the row that stands there."""
+        call: Any = _named({"ConditionExpression": condition}, values=values)
+        return self._write("put_item", call | {"Item": _to_item(row)})
+
+    def update(
+        self,
+        pk: str,
+        sk: str,
+        expression: str,
+        *,
+        condition: str,
+        values: Mapping[str, Value] | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> Outcome:
+        """Changes a row, or makes it, IF the condition holds; `names` are those that an attribute's `#name` does not say."""
+        call = _named({"UpdateExpression": expression, "ConditionExpression": condition}, values=values, names=names)
+        return self._write("update_item", call | {"Key": _key(pk, sk), "ReturnValues": "ALL_NEW"})
+
+    def delete(self, pk: str, sk: str, *, condition: str, values: Mapping[str, Value]) -> Outcome:
+        """Deletes a row IF the condition holds."""
+        return self._write("delete_item", _named({"ConditionExpression": condition}, values=values) | {"Key": _key(pk, sk)})
+
+    def query(
+        self,
+        condition: str,
+        *,
+        values: Mapping[str, Value],
+        index: str | None = None,
+        after: tuple[str, str] | None = None,
+        backward: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Row]:
+        """Yields rows by key in order: consistent reads on the table, eventual ones on an index. `after` is a (pk, sk) passed by.
+
+        One request per MB.
+        """
+        call: Any = _named({"KeyConditionExpression": condition}, values=values)
+        call |= {"ScanIndexForward": not backward}
+        call |= {"ConsistentRead": True} if index is None else {"IndexName": index}
+        if after is not None:
+            call["ExclusiveStartKey"] = _key(*after)
+        left = limit
+        while left is None or left > 0:
+            if left is not None:
+                call["Limit"] = left
+            with self._translated() as client:
+                answer = client.query(TableName=self._name, **call)
+            yield from map(_from_item, answer["Items"])
+            if left is not None:
+                left -= len(answer["Items"])
+            if "LastEvaluatedKey" not in answer:
+                return
+            call["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def _write(self, operation: str, call: Any) -> Outcome:  # noqa: ANN401 - the parameters of three operations
+        with self._translated() as client:
+            try:
+                answer = getattr(client, operation)(TableName=self._name, ReturnValuesOnConditionCheckFailure="ALL_OLD", **call)
+            except ClientError as error:
+                if code_of(error) != "ConditionalCheckFailedException":
+                    raise
+                stands: Any = error.response.get("Item")
+                return Outcome(done=False, row=_from_item(stands) if stands else None)
+        return Outcome(done=True, row=_from_item(answer["Attributes"]) if "Attributes" in answer else None)
+
+    @contextmanager
+    def _translated(self) -> Iterator[DynamoDBClient]:
+        with translated(self._what, session=self._session):
+            yield self._session.dynamodb()
+
+
+def _named(
+    expressions: dict[str, str],
+    *,
+    values: Mapping[str, Value] | None = None,
+    names: Mapping[str, str] | None = None,
+) -> Any:  # noqa: ANN401 - parameters of a call
+    mentioned = {name for expression in expressions.values() for name in _NAME.findall(expression)}
+    call: dict[str, Any] = dict(expressions)
+    if mentioned:
+        call["ExpressionAttributeNames"] = {name: name[1:] for name in mentioned} | {**(names or {})}
+    if values:
+        call["ExpressionAttributeValues"] = _to_item(values)
+    return call
+
+
+def _key(pk: str, sk: str) -> Any:  # noqa: ANN401 - an item
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def _to_item(row: Mapping[str, Value]) -> Any:  # noqa: ANN401 - an item
+    return {name: _to_attribute(value) for name, value in row.items()}
+
+
+def _to_attribute(value: Value) -> dict[str, Any]:
+    match value:
+        case bool():
+            return {"BOOL": value}
+        case int():
+            return {"N": str(value)}
+        case str():
+            return {"S": value}
+        case bytes():
+            return {"B": value}
+        case dict():
+            return {"M": _to_item(value)}
+
+
+def _from_item(item: Mapping[str, Any]) -> Row:
+    return {name: _from_attribute(attribute) for name, attribute in item.items()}
+
+
+def _from_attribute(attribute: Mapping[str, Any]) -> Value:
+    ((kind, value),) = attribute.items()
+    if kind == "N":
+        return int(value)
+    return _from_item(value) if kind == "M" else value
