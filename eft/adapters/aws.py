@@ -155,6 +155,8 @@ class AwsSession:
         self.endpoint_url = endpoint_url
         self.keys = keys
         self.role = role
+        self.capabilities: dict[str, bool] = {}
+        """What the service at `endpoint_url` was found to support."""
         self._sts_endpoint_url = sts_endpoint_url
         self._config = _config(
             endpoint_url,
@@ -166,6 +168,11 @@ class AwsSession:
         self._pid = os.getpid()
         self._session: boto3.session.Session | None = None
         self._clients: dict[str, Any] = {}
+
+    @property
+    def principal(self) -> tuple[object, ...]:
+        """Who asks whom: equal for two sessions whose requests one service judges alike. Not for display."""
+        return (self.endpoint_url, self.keys, self.role)
 
     def s3(self) -> S3Client:
         """Returns the client of S3."""
@@ -182,6 +189,18 @@ class AwsSession:
     def sqs(self) -> SQSClient:
         """Returns the client of SQS."""
         return cast("SQSClient", self._client("sqs"))
+
+    def resolve_credential(self) -> None:
+        """Fetches the credential now, assuming the role where there is one, instead of with the first call.
+
+        Raises:
+            BotoCoreError, ClientError: there is none, or the role is refused; `translated` says it in our words.
+        """
+        self._client("s3")
+        credential = None if self._session is None else self._session.get_credentials()
+        if credential is None:
+            raise NoCredentialsError
+        credential.get_frozen_credentials()
 
     def renew(self) -> None:
         """Drops clients and credentials; the next call builds them anew. Calls under way keep theirs."""
@@ -296,7 +315,7 @@ def translate(error: ClientError | BotoCoreError, what: str, *, endpoint: str | 
             endpoint=endpoint,
         )
     if isinstance(error, ParamValidationError):
-        return Permanent(f"a value for {what} is not one that AWS accepts", reason="request_invalid", endpoint=endpoint)
+        return Permanent(f"a value for {what} is not one that AWS accepts", reason="request_invalid")
     return Permanent(f"{what} cannot be used: {type(error).__name__}", reason="aws_refused", endpoint=endpoint)
 
 
@@ -357,7 +376,7 @@ def _translate_refusal(error: ClientError, what: str, *, code: str, status: int,
             endpoint=endpoint,
         )
     said = display(str(error.response.get("Error", {}).get("Message", "")))
-    return Permanent(f"{what} refuses {error.operation_name}: {display(code)}: {said}", reason="aws_refused", endpoint=endpoint)
+    return Permanent(f"{what} refuses {error.operation_name}: {display(code)}: {said}", reason="aws_refused")
 
 
 def _unavailable(what: str, cause: str, *, endpoint: str | None, retry_after: timedelta | None = None) -> Transient:

@@ -1,0 +1,251 @@
+"""The writing side of a bucket: the one-shot token is an upload id, the commit is CompleteMultipartUpload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from botocore.exceptions import ClientError
+
+from eft.adapters.aws import code_of, status_of
+from eft.adapters.s3.bucket import PRECONDITION_FAILED, TRANSFER_METADATA, S3Bucket, bare, pinning, quoted
+from eft.adapters.s3.source import S3Source
+from eft.adapters.s3.uploading import S3Uploading, token_gone
+from eft.domain.checksum import crc64nvme, crc64nvme_base64, crc64nvme_from_base64, whole_crc64nvme
+from eft.domain.fingerprint import RemoteFile
+from eft.domain.names import RemotePath
+from eft.domain.parts import Part, PartDone
+from eft.domain.transfer import Commit, Upload
+from eft.errors import Permanent, Transient
+from eft.ports import Bytes, CommitOutcome, Committed, Source
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import PartTypeDef
+
+LANES: Final = 64
+ALGORITHM: Final = "CRC64NVME"
+PROBE_NAME: Final = ".eft-probe"
+CONFLICT: Final = 409
+PART_DIFFERS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "BadDigest"})
+"""The listed parts are not those uploaded, or not those that the full-object checksum speaks of."""
+NO_CHECKSUMS: Final = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
+
+
+class S3Sink(S3Bucket):
+    """`ports.Sink` on a bucket."""
+
+    rename_mode: Literal["posix", "plain"] | None = None
+    lanes: int = LANES
+
+    def look(self, path: RemotePath) -> RemoteFile | None:
+        """Returns the object under a name, with the transfer that wrote it, or None."""
+        head = self.head(path)
+        return None if head is None else self.found(path, head)
+
+    def mint(self, path: RemotePath, *, token: RemotePath, transfer: str, size: int, create_directories: bool) -> str:  # noqa: ARG002 - the port's
+        """Returns a new upload id, with the transfer's id in its metadata. A bucket has no directories to create."""
+        with self.translated():
+            return self._begin(path, metadata={TRANSFER_METADATA: transfer})
+
+    @contextmanager
+    def upload(self, upload: Upload, *, fresh: bool) -> Iterator[S3Uploading]:
+        """Opens the upload id for writing.
+
+        Raises:
+            Permanent: `token_gone`: it was completed or aborted.
+        """
+        if not fresh and not self.token_exists(upload.token, upload.path):
+            raise token_gone(upload.path)
+        uploading = S3Uploading(self, path=upload.path, token=upload.token, checksum=self.judges_whole())
+        try:
+            yield uploading
+        except BaseException:
+            uploading.close(broken_off=True)
+            raise
+        uploading.close(broken_off=False)
+
+    def verify(self, upload: Upload) -> None:
+        """Checks that the parts which the store has are as many, and as large together, as planned.
+
+        Raises:
+            Transient: `size_differs`; Permanent: `token_gone`.
+        """
+        sizes = [part["Size"] for part in self._stored_parts(upload)]
+        if len(sizes) != upload.plan.count or sum(sizes) != upload.plan.size:
+            raise Transient(
+                f"the store has {len(sizes)} parts with {sum(sizes)} bytes of '{upload.path}' "
+                f"instead of {upload.plan.count} with {upload.plan.size}",
+                reason="size_differs",
+            )
+
+    def read_back(self, upload: Upload) -> Iterator[Bytes] | None:  # noqa: ARG002 - the port's
+        """Returns None: S3 does not show an upload before it is complete."""
+        return None
+
+    def commit(self, commit: Commit) -> Committed:
+        """Completes the upload with exactly the frozen parts, under If-None-Match unless overwriting.
+
+        Where the store judges it, a CRC64NVME over the whole object goes along. Other stores than AWS are asked directly
+        before whether the name is free, because some ignore If-None-Match.
+
+        Raises:
+            Transient: `conditional_conflict` and what else may pass; nothing is decided, and repeating it is safe.
+        """
+        if not commit.overwrite and not self._is_aws and self.head(commit.path) is not None:
+            return Committed(outcome=CommitOutcome.EXISTS)
+        with self.translated():
+            try:
+                answer = self.s3.complete_multipart_upload(
+                    Bucket=self.bucket,
+                    Key=self.key(commit.path),
+                    UploadId=commit.token,
+                    MultipartUpload={"Parts": [{"PartNumber": p.number, "ETag": quoted(p.etag or "")} for p in commit.parts]},
+                    **self._conditions(commit),
+                )
+            except ClientError as error:
+                return self._outcome_of(error)
+        return Committed(outcome=CommitOutcome.DONE, etag=bare(answer["ETag"]), version=pinning(answer.get("VersionId")))
+
+    def token_exists(self, token: str, path: RemotePath) -> bool:
+        """Returns whether the upload id is neither completed nor aborted."""
+        with self.translated():
+            try:
+                self.s3.list_parts(Bucket=self.bucket, Key=self.key(path), UploadId=token, MaxParts=1)
+            except ClientError as error:
+                if code_of(error) == "NoSuchUpload":
+                    return False
+                raise
+        return True
+
+    def consume(self, token: str, path: RemotePath) -> bool:
+        """Aborts the upload; returns True only if it was this that ended it.
+
+        Some stores answer an abort with success whether or not they know the upload, so the answer alone proves nothing:
+        the upload is seen before and gone afterwards, and no other object came to stand under the name in between.
+
+        Raises:
+            Transient: `token_remains`: the store took the abort and has the upload still.
+        """
+        before = self.look(path)
+        if not self.token_exists(token, path):
+            return False
+        with self.translated():
+            try:
+                self.s3.abort_multipart_upload(Bucket=self.bucket, Key=self.key(path), UploadId=token)
+            except ClientError as error:
+                if code_of(error) == "NoSuchUpload":
+                    return False
+                raise
+        if self.token_exists(token, path):
+            raise Transient(f"the upload to '{path}' is there still after its abort", reason="token_remains")
+        after = self.look(path)
+        return after is None or (before is not None and after.fingerprint == before.fingerprint)
+
+    def copies_from(self, source: Source) -> bool:
+        """Returns whether the source is a bucket of the same service that the same principal reaches."""
+        return isinstance(source, S3Source) and source.session.principal == self.session.principal
+
+    def copy_part(self, upload: Upload, part: Part, *, source: Source, file: RemoteFile) -> PartDone:
+        """Copies one part on the server's side, from the file's version.
+
+        Raises:
+            Permanent: `source_changed`, `source_missing`, `token_gone`.
+        """
+        if not isinstance(source, S3Source):
+            raise Permanent("only a bucket is copied from on the server's side", reason="not_supported")
+        if part.size == 0:
+            return self._copy_nothing(upload, part, source, file)
+        with source.pinned(file.path):
+            try:
+                copied = self.s3.upload_part_copy(
+                    Bucket=self.bucket,
+                    Key=self.key(upload.path),
+                    UploadId=upload.token,
+                    PartNumber=part.number,
+                    CopySourceRange=f"bytes={part.start}-{part.start + part.size - 1}",
+                    **source.copy_source(file),
+                )["CopyPartResult"]
+            except ClientError as error:
+                if code_of(error) == "NoSuchUpload":
+                    raise token_gone(upload.path) from error
+                raise
+        crc = crc64nvme_from_base64(copied.get("ChecksumCRC64NVME"))
+        return PartDone(number=part.number, size=part.size, crc64nvme=crc, etag=bare(copied["ETag"]))
+
+    @property
+    def _is_aws(self) -> bool:
+        return self.session.endpoint_url is None
+
+    def _begin(self, path: str, *, metadata: dict[str, str]) -> str:
+        """Creates an upload that is judged by a full-object checksum where the store can, and notes whether it can."""
+        asked: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key(path), "Metadata": metadata, **self.encryption()}
+        if self.place.full_object_checksum is False:
+            return self.s3.create_multipart_upload(**asked)["UploadId"]
+        try:
+            answer = self.s3.create_multipart_upload(**asked, ChecksumAlgorithm=ALGORITHM, ChecksumType="FULL_OBJECT")
+        except ClientError as error:
+            if self._is_aws or code_of(error) not in NO_CHECKSUMS:
+                raise
+            self.session.capabilities[ALGORITHM] = False
+            return self.s3.create_multipart_upload(**asked)["UploadId"]
+        self.session.capabilities[ALGORITHM] = answer.get("ChecksumAlgorithm") == ALGORITHM
+        return answer["UploadId"]
+
+    def judges_whole(self) -> bool:
+        """Returns whether the store judges full-object checksums; one that is not known is asked by an upload begun and aborted."""
+        if self.place.full_object_checksum is not None:
+            return self.place.full_object_checksum
+        if self._is_aws:
+            return True
+        if ALGORITHM not in self.session.capabilities:
+            with self.translated():
+                probe = self._begin(PROBE_NAME, metadata={})
+                self.s3.abort_multipart_upload(Bucket=self.bucket, Key=self.key(PROBE_NAME), UploadId=probe)
+        return self.session.capabilities[ALGORITHM]
+
+    def _conditions(self, commit: Commit) -> dict[str, Any]:
+        conditions: dict[str, Any] = {"MpuObjectSize": commit.size}
+        if not commit.overwrite:
+            conditions["IfNoneMatch"] = "*"
+        crc = whole_crc64nvme(commit.parts)
+        if crc is not None and self.judges_whole():
+            conditions |= {"ChecksumCRC64NVME": crc64nvme_base64(crc), "ChecksumType": "FULL_OBJECT"}
+        return conditions
+
+    def _outcome_of(self, error: ClientError) -> Committed:
+        code = code_of(error)
+        if code in PRECONDITION_FAILED:
+            return Committed(outcome=CommitOutcome.EXISTS)
+        if code == "NoSuchUpload":
+            return Committed(outcome=CommitOutcome.TOKEN_GONE)
+        if code in PART_DIFFERS:
+            return Committed(outcome=CommitOutcome.PART_DIFFERS)
+        if status_of(error) == CONFLICT:
+            raise Transient(
+                f"bucket '{self.bucket}' was writing the same name at that moment ({code})", reason="conditional_conflict"
+            ) from error
+        raise error
+
+    def _stored_parts(self, upload: Upload) -> Iterator[PartTypeDef]:
+        pages = iter(self.s3.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=self.key(upload.path), UploadId=upload.token))
+        while True:
+            with self.translated():
+                try:
+                    page = next(pages, None)
+                except ClientError as error:
+                    if code_of(error) == "NoSuchUpload":
+                        raise token_gone(upload.path) from error
+                    raise
+            if page is None:
+                return
+            yield from page.get("Parts", [])
+
+    def _copy_nothing(self, upload: Upload, part: Part, source: S3Source, file: RemoteFile) -> PartDone:
+        """An empty file has no range to copy: its one part is written."""
+        for _ in source.read(file, start=part.start, size=0):
+            pass
+        with self.upload(upload, fresh=True) as uploading:
+            uploading.write(part, [])
+            ((number, etag),) = uploading.finish()
+        return PartDone(number=number, size=0, crc64nvme=crc64nvme(b""), etag=etag)

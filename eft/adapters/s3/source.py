@@ -1,0 +1,245 @@
+"""The reading side of a bucket: listing, reads pinned to a version, disposal by version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import ClientError
+
+from eft.adapters.aws import code_of
+from eft.adapters.s3.bucket import NOT_FOUND, PRECONDITION_FAILED, VERSION_GONE, S3Bucket, bare, pin, quoted
+from eft.domain.fingerprint import Fingerprint, RefusedName, RemoteFile
+from eft.domain.names import RemotePath, display, is_token, remote_path
+from eft.domain.parts import MAX_PART_SIZE, MIB, PartPlan
+from eft.errors import NotFound, Permanent, Transient
+from eft.ports import Bytes, MoveOutcome
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef, ObjectTypeDef
+
+CHUNK: Final = MIB
+COPY_WHOLE_UP_TO: Final = MAX_PART_SIZE
+"""Bytes that one CopyObject takes (Amazon S3 API, CopyObject)."""
+COPY_PART: Final = 512 * MIB
+SOURCE_METADATA: Final = "eft-source"
+"""User metadata of a copy: the version that it was made from, so that a repeated copy knows its own."""
+CARRIED: Final = (
+    "CacheControl",
+    "ContentDisposition",
+    "ContentEncoding",
+    "ContentLanguage",
+    "ContentType",
+    "Expires",
+)
+"""Headers that a copy keeps."""
+
+
+class S3Source(S3Bucket):
+    """`ports.Source` on a bucket."""
+
+    pins_versions: bool = True
+    copy_whole_up_to = COPY_WHOLE_UP_TO
+    copy_part_size = COPY_PART
+
+    def list(self, directory: str, *, recursive: bool) -> Iterator[RemoteFile | RefusedName]:
+        """Yields the objects below a directory; a key that is no path in normal form is refused, for it could not be found again.
+
+        A bucket has no directories: one that does not exist lists as empty. Keys that end in a slash are the folder
+        markers of consoles, and no files. A listing shows no version ids.
+        """
+        prefix = self.key(f"{directory}/" if directory else "")
+        delimited: dict[str, Any] = {} if recursive else {"Delimiter": "/"}
+        pages = iter(self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **delimited))
+        while True:
+            with self.translated():
+                page = next(pages, None)
+            if page is None:
+                return
+            for entry in page.get("Contents", []):
+                if not entry["Key"].endswith("/") and not is_token(entry["Key"]):
+                    yield self._listed(entry)
+
+    def stat(self, path: RemotePath) -> RemoteFile:
+        """Returns the object as it is now.
+
+        Raises:
+            NotFound: `source_missing`, or `bucket_missing`.
+        """
+        head = self.head(path)
+        if head is None:
+            self._see_that_bucket_exists()
+            raise NotFound(f"'{path}' does not exist", reason="source_missing")
+        return self.found(path, head)
+
+    def read(self, file: RemoteFile, *, start: int, size: int) -> Iterator[Bytes]:
+        """Yields exactly the bytes [start, start + size) of the file's version.
+
+        Raises:
+            Permanent: `source_changed`, `source_missing`, `source_archived`.
+            Transient: `aws_unavailable`: the answer was cut off, or is not the range that was asked for.
+        """
+        if size == 0:
+            self._see_that_version_stands(file)
+            return
+        with self.pinned(file.path):
+            answer = self.s3.get_object(Bucket=self.bucket, Key=self.key(file.path), Range=f"bytes={start}-{start + size - 1}", **pin(file))
+        body = answer["Body"]
+        try:
+            self._check_range(file, answer, start=start, size=size)
+            left = size
+            while left:
+                with self.translated():
+                    chunk = body.read(min(CHUNK, left))
+                if not chunk:
+                    raise self._cut_short(file)
+                left -= len(chunk)
+                yield chunk
+        finally:
+            # Given up before its end, the connection cannot serve another request: closing drops it.
+            body.close()
+
+    def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:  # noqa: ARG002 - the port's
+        """Is not offered: a bucket disposes by version."""
+        raise Permanent(f"'{path}' is in a bucket, which does not rename", reason="not_supported")
+
+    def remove(self, path: RemotePath) -> bool:
+        """Is not offered: a bucket disposes by version."""
+        raise Permanent(f"'{path}' is in a bucket, which removes by version", reason="not_supported")
+
+    def remove_version(self, file: RemoteFile) -> bool:
+        """Removes this very version, for good by its id, else with If-Match on its etag; returns False if it does not stand there.
+
+        A store that ignores If-Match is guarded by the look directly before alone. Where the bucket keeps versions
+        but the file's is not known, the object gets a delete marker and its content stays.
+        """
+        head = self.head(file.path, version=file.fingerprint.version)
+        if head is None or not self.found(file.path, head).fingerprint.matches(file.fingerprint):
+            return False
+        with self.translated():
+            try:
+                self.s3.delete_object(Bucket=self.bucket, Key=self.key(file.path), **pin(file))
+            except ClientError as error:
+                if code_of(error) in NOT_FOUND | VERSION_GONE | PRECONDITION_FAILED:
+                    return False
+                raise
+        return True
+
+    def copy_version(self, file: RemoteFile, to: RemotePath) -> None:
+        """Copies this very version, with its headers and metadata, to another path of the same bucket. Repeating it is harmless.
+
+        Raises:
+            NotFound: `source_missing`; Permanent: `source_changed`.
+            Permanent: `archive_exists`: another object stands at the target, and it is not overwritten.
+        """
+        head = self.head(file.path, version=file.fingerprint.version)
+        if head is None:
+            raise NotFound(f"'{file.path}' does not exist", reason="source_missing")
+        if not self.found(file.path, head).fingerprint.matches(file.fingerprint):
+            raise Permanent(f"'{file.path}' is not the version any more that was accepted", reason="source_changed")
+        mark = _mark(file)
+        if (standing := self.head(to)) is not None:
+            if standing.get("Metadata", {}).get(SOURCE_METADATA) == mark:
+                return
+            raise _taken(to)
+        carried = self._carried(head, mark)
+        with self.pinned(file.path):
+            try:
+                if file.size <= self.copy_whole_up_to:
+                    self._copy_whole(file, to, carried)
+                else:
+                    self._copy_by_parts(file, to, carried)
+            except ClientError as error:
+                if code_of(error) in PRECONDITION_FAILED and self.head(to) is not None:
+                    raise _taken(to) from error
+                raise
+
+    def copy_source(self, file: RemoteFile) -> dict[str, Any]:
+        """Returns the arguments by which a copy names this very version as its source."""
+        source = {"Bucket": self.bucket, "Key": self.key(file.path)}
+        pinned = pin(file, prefix="CopySource")
+        version = pinned.pop("VersionId", None)
+        return {"CopySource": source if version is None else {**source, "VersionId": version}, **pinned}
+
+    def _listed(self, entry: ObjectTypeDef) -> RemoteFile | RefusedName:
+        below = entry["Key"].removeprefix(self.root)
+        fingerprint = Fingerprint(size=entry["Size"], modified=entry["LastModified"], etag=bare(entry["ETag"]))
+        try:
+            path = remote_path(below)
+        except Permanent as error:
+            return RefusedName(shown=display(below), why=str(error), fingerprint=fingerprint)
+        if path != below:
+            return RefusedName(shown=display(below), why="has an empty component ('//')", fingerprint=fingerprint)
+        return RemoteFile(path=path, fingerprint=fingerprint)
+
+    def _see_that_bucket_exists(self) -> None:
+        """HEAD says 404 for a missing object and a missing bucket alike."""
+        with self.translated():
+            self.s3.list_objects_v2(Bucket=self.bucket, Prefix=self.root, MaxKeys=1)
+
+    def _see_that_version_stands(self, file: RemoteFile) -> None:
+        with self.pinned(file.path):
+            self.s3.head_object(Bucket=self.bucket, Key=self.key(file.path), **pin(file))
+
+    def _check_range(self, file: RemoteFile, answer: GetObjectOutputTypeDef, *, start: int, size: int) -> None:
+        """A store without ranges answers with the whole object, and a file that is shorter than it was with what is left of it."""
+        span = answer.get("ContentRange")
+        whole = span is None and start == 0 and file.size == size
+        if answer["ContentLength"] == size and (whole or str(span).startswith(f"bytes {start}-{start + size - 1}/")):
+            return
+        if span is not None:
+            raise Permanent(f"'{file.path}' is shorter than the version that was accepted", reason="source_changed")
+        raise Permanent(f"the store of bucket '{self.bucket}' does not serve ranges", reason="ranges_missing", endpoint=self.place.endpoint)
+
+    def _cut_short(self, file: RemoteFile) -> Transient:
+        return Transient(f"the answer with '{file.path}' was cut short", reason="aws_unavailable", endpoint=self.place.endpoint)
+
+    def _carried(self, head: HeadObjectOutputTypeDef, mark: str) -> dict[str, Any]:
+        kept: dict[str, Any] = {name: head[name] for name in CARRIED if head.get(name)}
+        # Headers carry ASCII alone; what a store shows beyond that cannot be sent back.
+        metadata = {name: value for name, value in head.get("Metadata", {}).items() if name.isascii() and value.isascii()}
+        return {**kept, "Metadata": {**metadata, SOURCE_METADATA: mark}, **self.encryption()}
+
+    def _copy_whole(self, file: RemoteFile, to: RemotePath, carried: dict[str, Any]) -> None:
+        self.s3.copy_object(
+            Bucket=self.bucket,
+            Key=self.key(to),
+            MetadataDirective="REPLACE",
+            IfNoneMatch="*",
+            **self.copy_source(file),
+            **carried,
+        )
+
+    def _copy_by_parts(self, file: RemoteFile, to: RemotePath, carried: dict[str, Any]) -> None:
+        key = self.key(to)
+        upload = self.s3.create_multipart_upload(Bucket=self.bucket, Key=key, **carried)["UploadId"]
+        try:
+            etags = [
+                self.s3.upload_part_copy(
+                    Bucket=self.bucket,
+                    Key=key,
+                    UploadId=upload,
+                    PartNumber=part.number,
+                    CopySourceRange=f"bytes={part.start}-{part.start + part.size - 1}",
+                    **self.copy_source(file),
+                )["CopyPartResult"]["ETag"]
+                for part in PartPlan(size=file.size, part_size=self.copy_part_size).parts()
+            ]
+            self.s3.complete_multipart_upload(
+                Bucket=self.bucket,
+                Key=key,
+                UploadId=upload,
+                IfNoneMatch="*",
+                MultipartUpload={"Parts": [{"PartNumber": n, "ETag": quoted(bare(etag))} for n, etag in enumerate(etags, 1)]},
+            )
+        except BaseException:
+            self.s3.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+            raise
+
+
+def _mark(file: RemoteFile) -> str:
+    return file.fingerprint.version or file.fingerprint.etag or ""
+
+
+def _taken(to: RemotePath) -> Permanent:
+    return Permanent(f"another file stands at '{to}' already", reason="archive_exists")

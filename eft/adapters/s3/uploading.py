@@ -1,0 +1,96 @@
+"""One worker's open hand on a multipart upload: parts are sent in the background while the next one is read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import ClientError
+
+from eft.adapters.aws import code_of
+from eft.domain.checksum import crc64nvme, crc64nvme_base64
+from eft.domain.parts import Part
+from eft.errors import Permanent, Transient
+from eft.ports import Bytes
+
+if TYPE_CHECKING:
+    from eft.adapters.s3.sink import S3Sink
+
+IN_FLIGHT: Final = 2
+"""Parts being sent at a time; with the one being read, an upload holds at most three parts in memory."""
+
+
+class S3Uploading:
+    """`ports.Uploading` on a multipart upload. Used by one thread."""
+
+    def __init__(self, sink: S3Sink, *, path: str, token: str, checksum: bool) -> None:
+        self._sink = sink
+        self._path = path
+        self._token = token
+        self._checksum = checksum
+        self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="s3-part")
+        self._under_way: set[Future[tuple[int, str]]] = set()
+
+    def write(self, part: Part, chunks: Iterable[Bytes]) -> list[tuple[int, str | None]]:
+        """Takes all chunks of a part, begins to send it, and returns (number, etag) of the parts that are durable since the last call.
+
+        Raises:
+            Transient: `size_differs`: the chunks are not the part's size.
+            Permanent: `token_gone`; and whatever befell a part sent before.
+        """
+        body = io.BytesIO()
+        crc = 0
+        for chunk in chunks:
+            body.write(chunk)
+            crc = crc64nvme(chunk, crc)
+        if body.tell() != part.size:
+            raise Transient(f"part {part.number} came with {body.tell()} bytes instead of {part.size}", reason="size_differs")
+        durable = self._wait(at_most=IN_FLIGHT - 1)
+        # getvalue() of a buffer that nothing else refers to copies nothing.
+        self._under_way.add(self._pool.submit(self._send, part.number, body.getvalue(), crc))
+        return durable
+
+    def finish(self) -> list[tuple[int, str | None]]:
+        """Waits until all parts are durable and returns the remaining ones."""
+        return self._wait(at_most=0)
+
+    def close(self, *, broken_off: bool) -> None:
+        """Ends the threads. Broken off, parts not begun are dropped and those under way are not waited for: their bytes are the same."""
+        self._pool.shutdown(wait=not broken_off, cancel_futures=broken_off)
+
+    def _wait(self, *, at_most: int) -> list[tuple[int, str | None]]:
+        durable: list[tuple[int, str | None]] = []
+        while True:
+            done = {future for future in self._under_way if future.done()}
+            self._under_way -= done
+            durable += [future.result() for future in done]
+            if len(self._under_way) <= at_most:
+                return sorted(durable, key=lambda pair: pair[0])
+            wait(self._under_way, return_when=FIRST_COMPLETED)
+
+    def _send(self, number: int, body: bytes, crc: int) -> tuple[int, str]:
+        checksum: dict[str, Any] = {"ChecksumCRC64NVME": crc64nvme_base64(crc)} if self._checksum else {}
+        with self._sink.translated():
+            try:
+                answer = self._sink.s3.upload_part(
+                    Bucket=self._sink.bucket,
+                    Key=self._sink.key(self._path),
+                    UploadId=self._token,
+                    PartNumber=number,
+                    Body=body,
+                    **checksum,
+                )
+            except ClientError as error:
+                if code_of(error) == "NoSuchUpload":
+                    raise token_gone(self._path) from error
+                if code_of(error) == "BadDigest":
+                    raise Transient(f"part {number} arrived with other bytes than were sent", reason="part_damaged") from error
+                raise
+        return number, answer["ETag"].strip('"')
+
+
+def token_gone(path: str) -> Permanent:
+    """Returns the error for an upload id that its store does not know any more."""
+    return Permanent(f"the upload to '{path}' is gone: completed, aborted, or removed by its bucket's lifecycle rule", reason="token_gone")
