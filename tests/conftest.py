@@ -7,7 +7,9 @@ import pytest
 
 TESTS: Final = Path(__file__).parent
 MARKED: Final = frozenset({"contract", "crash", "e2e"})
-SPEAKS: Final = MARKED | {"simulation", "tasks"}
+SPEAKS: Final = MARKED | {"local", "simulation", "tasks"}
+
+pytest_plugins = ["tests.servers"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

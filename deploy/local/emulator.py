@@ -174,9 +174,7 @@ class Repairs:
             crc = self.s3["_crc64nvme"](body, crc)
         return base64.b64encode(crc.to_bytes(8, "big")).decode()
 
-    def record_object_version(
-        self, bucket: str, key: str, prior: dict[str, Any] | None, stored: dict[str, Any], body: Body
-    ) -> str | None:
+    def record_object_version(self, bucket: str, key: str, prior: dict[str, Any] | None, stored: dict[str, Any], body: Body) -> str | None:
         """Keeps the object's body in a file, shared by the object and its version."""
         if stored.get("body") is not None:
             body = stored["body"] = spilled(body)

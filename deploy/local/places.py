@@ -18,11 +18,14 @@ SYSTEM_DIRECTORIES: Final = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 
 
 def emulator_environment() -> Path:
-    """Returns the directory of the stand-ins' own Python environment: EFT_EMULATOR, else the checkout's.
+    """Returns the directory of the stand-ins' own Python environment.
+
+    It is the checkout's `.venv-emulator`, unless the variable EFT_EMULATOR names another, or a program in one.
 
     The emulator pins an old botocore, hence the environment of its own.
     """
-    return Path(os.environ.get("EFT_EMULATOR", ROOT / ".venv-emulator"))
+    named = Path(os.environ.get("EFT_EMULATOR", ROOT / ".venv-emulator"))
+    return named.parents[1] if named.is_file() else named
 
 
 def emulator_python() -> Path:

@@ -82,9 +82,7 @@ class NetworkServer(ABC):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
     @abstractmethod
@@ -114,16 +112,14 @@ class AwsEmulator(NetworkServer):
     """ministack: SQS, DynamoDB, S3, Secrets Manager, EventBridge, Step Functions, KMS, STS and IAM on one port.
 
     State is per region, S3 aside, and lives as long as the process; objects lie in files below the directory, so that
-    large ones do not fill the memory. With `enforce_access` signatures and IAM policies are judged; otherwise any
-    access key will do.
+    large ones do not fill the memory. With `enforce_access` the access key must be known and its IAM policies allow
+    the call (the root's secret is not compared); otherwise any access key will do.
     """
 
     ACCESS_KEY: Final = "test"
     SECRET_KEY: Final = "test"
 
-    def __init__(
-        self, directory: Path, *, port: int | None = None, region: str = GOVCLOUD, enforce_access: bool = False
-    ) -> None:
+    def __init__(self, directory: Path, *, port: int | None = None, region: str = GOVCLOUD, enforce_access: bool = False) -> None:
         """Takes the region that requests without one belong to."""
         super().__init__(directory, port=port)
         self.region = region
@@ -247,15 +243,22 @@ class S3Server(NetworkServer):
             "master.telemetry": "false",
             "master.volumeSizeLimitMB": 1024,
             "volume.max": 100,
-            "volume.preStopSeconds": 0,
             **ports,
         }
         command: list[str | Path] = [places.seaweed_program(), "-logtostderr=true", "server"]
         command += [f"-{name}={setting}" for name, setting in flags.items()]
         # One volume per bucket instead of seven, and nothing read from or written to the real home.
         environment = passed_on() | {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1", "HOME": str(self.directory)}
-        ready = answers(f"{self.url}/healthz")
-        return Child("seaweed", command, log=self.log, environment=environment, directory=self.directory, ready=ready)
+        return Child(
+            "seaweed",
+            command,
+            log=self.log,
+            environment=environment,
+            directory=self.directory,
+            ready=answers(f"{self.url}/healthz"),
+            # It takes ten seconds to say goodbye to a cluster that it has not got.
+            grace=timedelta(milliseconds=200),
+        )
 
 
 def passed_on() -> dict[str, str]:

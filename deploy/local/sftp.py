@@ -254,9 +254,7 @@ class PasswordSftpServer(AccountServer):
         return self.directory / "sftp.json"
 
     def _write(self) -> None:
-        text = json.dumps(
-            {"generation": self._generation, "quirks": asdict(self._quirks), "accounts": self._accounts}, indent=1
-        )
+        text = json.dumps({"generation": self._generation, "quirks": asdict(self._quirks), "accounts": self._accounts}, indent=1)
         draft = self._config.with_suffix(".draft")
         write_private(draft, text)
         draft.replace(self._config)

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import hmac
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -62,6 +63,8 @@ class Login(asyncssh.SSHServer):
             nonlocal partial
             refuse(partial_success or partial)
             partial = False
+            # Some clients (paramiko) ask for the service again before each further proof; OpenSSH lets them.
+            vars(conn).update(_next_service=b"ssh-userauth")
 
         vars(conn).update(validate_public_key=validate_public_key, send_userauth_failure=send_userauth_failure)
 
@@ -211,6 +214,7 @@ def main() -> None:
     parser.add_argument("--host-key", type=Path, required=True)
     parser.add_argument("--config", type=Path, required=True)
     chosen = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s")
     asyncio.run(serve(port=chosen.port, host_key=chosen.host_key, config=chosen.config))
 
 
