@@ -1,0 +1,5 @@
+"""`python -m eft.cli` is `eft`."""
+
+from eft.cli.main import app
+
+app()

@@ -1,0 +1,64 @@
+"""`eft up`, `eft demo`: the whole engine on this machine."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Final
+
+import typer
+
+from eft.cli.failure import ExitCode, Failure
+
+DIRECTORY: Final = Path(".local")
+
+DirectoryOption = Annotated[
+    Path,
+    typer.Option(
+        "--directory",
+        help="Where the local stack keeps its state.",
+        envvar="EFT_LOCAL",
+        show_envvar=True,
+        show_default=True,
+        metavar="PATH",
+    ),
+]
+
+
+def local(name: str) -> ModuleType:
+    """Returns a module of the local stack.
+
+    It is loaded by name: it stands on the whole engine, Celery and Flask included, of which the client otherwise knows nothing.
+
+    Raises:
+        Failure: this installation does not have it.
+    """
+    try:
+        return import_module(f"deploy.local.{name}")
+    except ModuleNotFoundError as error:
+        raise Failure(
+            f"The local stack is not installed here: {error.name} is missing",
+            code=ExitCode.UNAVAILABLE,
+            advice="Run it from a checkout of the project, after `make setup`.",
+        ) from None
+
+
+def up(
+    *,
+    directory: DirectoryOption = DIRECTORY,
+    port: Annotated[int, typer.Option("--port", help="Port of the API; 0 takes a free one.", min=0, max=65535, show_default=True)] = 8080,
+) -> None:
+    """Start the whole engine on this machine, stand-ins for AWS and Redis included, and keep it until Ctrl-C.
+
+    It prints the addresses of the API, its try-it page and Flower, and how to get a token.
+    """
+    raise typer.Exit(int(local("up").run(directory=directory, port=port) or 0))
+
+
+def demo() -> None:
+    """Start everything, move a few hundred files between two customers, verify each one, stop.
+
+    Exit code 0 if every check holds, 1 if one fails.
+    """
+    raise typer.Exit(int(local("demo").run() or 0))
