@@ -1,0 +1,1 @@
+"""SFTP endpoints: `pool` opens them, `store` speaks ports.Store, `session` SFTP, `wire` its packets, `connect` SSH."""

@@ -1,0 +1,252 @@
+"""Connections to SFTP endpoints: pooled per process, bounded across the fleet, used by one thread at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+from eft.adapters.sftp.connect import Connection, Patience, connect
+from eft.adapters.sftp.probe import probe
+from eft.adapters.sftp.store import SftpStore
+from eft.domain.endpoint import Credential, SftpEndpoint
+from eft.errors import EftError, SliceOver, Transient
+from eft.ports import Check, Clock, Limits, ProbeReport, Secrets, Store
+
+LOG = logging.getLogger(__name__)
+
+IDLE = timedelta(seconds=5)
+"""How long a connection waits for its next use; its slot may be wanted elsewhere."""
+LEASE = timedelta(seconds=60)
+"""Life of a slot whose process died."""
+TICK = 1.0
+"""Seconds between two rounds of the keeper."""
+
+
+@dataclass(eq=False, slots=True)
+class _Slot:
+    """One of an endpoint's slots, taken across the fleet, and the connection that it allows."""
+
+    endpoint: SftpEndpoint
+    secret: bytes
+    """Digest of the credential that the connection was made with; the credential itself is not kept."""
+    holder: str
+    renewed: float
+    connection: Connection
+    idle_since: float | None = None
+    lost: bool = False
+    """The slot could not be renewed: the connection ends with its present use."""
+
+    def serves(self, endpoint: SftpEndpoint, secret: bytes) -> bool:
+        return self.endpoint == endpoint and self.secret == secret
+
+
+class SftpConnections:
+    """Opens SFTP endpoints. Built before or after a fork alike: a child starts with no connection."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        secrets: Secrets,
+        clock: Clock,
+        *,
+        patience: Patience | None = None,
+        idle: timedelta = IDLE,
+        lease: timedelta = LEASE,
+    ) -> None:
+        self._limits = limits
+        self._secrets = secrets
+        self._clock = clock
+        self._patience = patience or Patience()
+        self._idle = idle.total_seconds()
+        self._lease = lease
+        self._salt = os.urandom(16)
+        self._inherited: list[_Slot] = []
+        self._idling: list[_Slot] = []
+        self._used: set[_Slot] = set()
+        self._keeper: threading.Thread | None = None
+        self._lock = threading.Lock()
+        _POOLS.add(self)
+
+    @contextmanager
+    def open(self, endpoint: SftpEndpoint) -> Iterator[Store]:
+        """Gives a store for the duration of the block. Its connection goes back to the pool unless it broke or something was left open.
+
+        Raises:
+            Transient: `endpoint_busy`, which does not count as a try; what `connect` raises.
+            Permanent: what `connect` and the secrets raise.
+        """
+        slot = self._take(endpoint)
+        fit = False
+        try:
+            yield SftpStore(endpoint, slot.connection.session)
+            fit = True
+        except (EftError, SliceOver):
+            fit = True
+            raise
+        finally:
+            self._give_back(slot, fit=fit)
+
+    def probe(self, endpoint: SftpEndpoint) -> ProbeReport:
+        """Tests an endpoint; never raises for what it finds. Nothing secret is sent to a server whose host key is not pinned."""
+        try:
+            credential = self._credential(endpoint)
+            holder = self._acquire(endpoint)
+        except EftError as error:
+            return ProbeReport(ok=False, checks=(Check(error.reason, ok=False, message=str(error)),))
+        try:
+            return probe(endpoint, credential, self._patience)
+        finally:
+            self._release(endpoint, holder)
+
+    def close_idle(self) -> None:
+        """Closes the connections that nobody has used for a few seconds and gives their slots back."""
+        latest = self._clock.monotonic() - self._idle
+        with self._lock:
+            old = [s for s in self._idling if s.lost or not s.connection.usable or s.idle_since is None or s.idle_since <= latest]
+            self._idling = [s for s in self._idling if s not in old]
+        self._close(old)
+
+    def close_all(self) -> None:
+        """Closes all idle connections now, and those in use when their block ends."""
+        with self._lock:
+            for slot in self._used:
+                slot.lost = True
+            idling, self._idling = self._idling, []
+        self._close(idling)
+
+    # -- slots -------------------------------------------------------------------------------------------------------
+
+    def _take(self, endpoint: SftpEndpoint) -> _Slot:
+        credential = self._credential(endpoint)
+        secret = self._digest(credential)
+        outdated: list[_Slot] = []
+        found: _Slot | None = None
+        with self._lock:
+            for slot in [s for s in self._idling if s.endpoint.id == endpoint.id and s.endpoint.tenant == endpoint.tenant]:
+                if not slot.serves(endpoint, secret) or not slot.connection.usable:
+                    outdated.append(slot)
+                elif found is None:
+                    found = slot
+            for slot in outdated + ([found] if found else []):
+                self._idling.remove(slot)
+            if found:
+                self._used.add(found)
+                found.idle_since = None
+        self._close(outdated)
+        return found or self._connect(endpoint, credential, secret)
+
+    def _connect(self, endpoint: SftpEndpoint, credential: Credential, secret: bytes) -> _Slot:
+        holder = self._acquire(endpoint)
+        renewed = self._clock.monotonic()
+        try:
+            connection = connect(endpoint, credential, self._patience)
+        except BaseException:
+            self._release(endpoint, holder)
+            raise
+        slot = _Slot(endpoint, secret, holder, renewed, connection)
+        with self._lock:
+            self._used.add(slot)
+            if self._keeper is None:
+                self._keeper = threading.Thread(target=self._keep, name="sftp-keeper", daemon=True)
+                self._keeper.start()
+        return slot
+
+    def _give_back(self, slot: _Slot, *, fit: bool) -> None:
+        with self._lock:
+            self._used.discard(slot)
+            fit = fit and not slot.lost and slot.connection.usable and slot.connection.session.at_rest
+            if fit:
+                slot.idle_since = self._clock.monotonic()
+                # Last in, first out: what is not needed grows old.
+                self._idling.insert(0, slot)
+        if not fit:
+            self._close([slot])
+
+    def _close(self, slots: list[_Slot]) -> None:
+        for slot in slots:
+            slot.connection.close()
+            self._release(slot.endpoint, slot.holder)
+
+    def _acquire(self, endpoint: SftpEndpoint) -> str:
+        holder = self._clock.nonce()
+        if not self._limits.acquire(_key(endpoint), limit=endpoint.max_connections, holder=holder, lease=self._lease):
+            raise Transient(
+                f"all {endpoint.max_connections} connections of the endpoint are in use",
+                reason="endpoint_busy",
+                retry_after=timedelta(seconds=1 + 4 * self._clock.jitter()),
+                counts=False,
+            )
+        return holder
+
+    def _release(self, endpoint: SftpEndpoint, holder: str) -> None:
+        # A slot that cannot be given back ends with its lease.
+        with suppress(EftError):
+            self._limits.release(_key(endpoint), holder=holder)
+
+    def _credential(self, endpoint: SftpEndpoint) -> Credential:
+        return Credential() if endpoint.secret is None else self._secrets.get(endpoint.secret)
+
+    def _digest(self, credential: Credential) -> bytes:
+        held = [s.get_secret_value() if s else "" for s in (credential.password, credential.private_key, credential.passphrase)]
+        return hashlib.blake2b("\0".join(held).encode(), key=self._salt).digest()
+
+    # -- keeper ------------------------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Renews slots and closes idle connections, for as long as there are any."""
+        me = threading.current_thread()
+        while True:
+            time.sleep(TICK)
+            self.close_idle()
+            self._renew()
+            with self._lock:
+                if self._keeper is not me:
+                    return
+                if not self._used and not self._idling:
+                    self._keeper = None
+                    return
+
+    def _renew(self) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            due = [slot for slot in [*self._used, *self._idling] if now - slot.renewed > self._lease.total_seconds() / 3]
+        for slot in due:
+            try:
+                kept = self._limits.acquire(_key(slot.endpoint), limit=slot.endpoint.max_connections, holder=slot.holder, lease=self._lease)
+            except EftError:
+                LOG.warning("the slot of a connection could not be renewed", extra={"endpoint": slot.endpoint.id}, exc_info=True)
+                continue
+            slot.renewed = now
+            slot.lost = slot.lost or not kept
+
+    # -- fork --------------------------------------------------------------------------------------------------------
+
+    def after_fork(self) -> None:
+        """Begins anew in a forked child: the connections are the parent's, and so are their slots. They are kept from being collected."""
+        self._inherited += [*self._idling, *self._used]
+        for slot in self._inherited:
+            slot.connection.abandon()
+        self._idling, self._used, self._keeper, self._lock = [], set(), None, threading.Lock()
+
+
+def _key(endpoint: SftpEndpoint) -> str:
+    return f"endpoint:{endpoint.id}"
+
+
+_POOLS: weakref.WeakSet[SftpConnections] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for pool in list(_POOLS):
+        pool.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

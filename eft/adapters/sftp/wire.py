@@ -1,0 +1,337 @@
+"""SFTP version 3 packets over a pipe: requests go out pipelined, replies come back in any order.
+
+Numbers and layouts are those of draft-ietf-secsh-filexfer-02 (https://datatracker.ietf.org/doc/html/draft-ietf-secsh-filexfer-02); the
+extensions are OpenSSH's (its PROTOCOL file, section 4). One thread uses a wire at a time.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from eft.domain.names import display
+from eft.errors import Transient
+from eft.ports import Bytes
+
+LARGEST_PACKET = 1 << 20
+"""Bytes of a reply beyond which the other side is not speaking SFTP; OpenSSH sends at most 256 KiB."""
+FLUSH_AT = 128 * 1024
+"""Bytes of queued requests that are sent without waiting for more."""
+
+
+class Kind(IntEnum):
+    """Packet types."""
+
+    INIT = 1
+    VERSION = 2
+    OPEN = 3
+    CLOSE = 4
+    READ = 5
+    WRITE = 6
+    LSTAT = 7
+    FSTAT = 8
+    OPENDIR = 11
+    READDIR = 12
+    REMOVE = 13
+    MKDIR = 14
+    REALPATH = 16
+    STAT = 17
+    RENAME = 18
+    STATUS = 101
+    HANDLE = 102
+    DATA = 103
+    NAME = 104
+    ATTRS = 105
+    EXTENDED = 200
+    EXTENDED_REPLY = 201
+
+
+class Code(IntEnum):
+    """Status codes: 0 to 8 are version 3's; some servers send those of later versions all the same."""
+
+    OK = 0
+    EOF = 1
+    NO_SUCH_FILE = 2
+    PERMISSION_DENIED = 3
+    FAILURE = 4
+    BAD_MESSAGE = 5
+    NO_CONNECTION = 6
+    CONNECTION_LOST = 7
+    OP_UNSUPPORTED = 8
+    INVALID_HANDLE = 9
+    NO_SUCH_PATH = 10
+    FILE_ALREADY_EXISTS = 11
+    WRITE_PROTECT = 12
+    NO_SPACE_ON_FILESYSTEM = 14
+    QUOTA_EXCEEDED = 15
+    NOT_A_DIRECTORY = 19
+    INVALID_FILENAME = 20
+    LINK_LOOP = 21
+
+
+class Refused(Exception):
+    """The server answered a request with an error status. Never leaves this package: the store translates it by its code."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Pipe(Protocol):
+    """An ordered stream of bytes to a server's SFTP subsystem. `until` is a time of `time.monotonic()`.
+
+    Raises:
+        TimeoutError: nothing could be sent or received until then.
+        ConnectionError: the stream is cut.
+    """
+
+    def send(self, held: Bytes, *, until: float) -> None:
+        """Sends all bytes; they may be reused afterwards."""
+
+    def receive(self, *, until: float) -> bytes:
+        """Returns at least one byte, waiting for it."""
+
+    def ready(self) -> bool:
+        """Returns whether `receive` would return at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What a server tells of a file; None for what it leaves out."""
+
+    size: int | None
+    mode: int | None
+    modified: int | None
+    """Seconds since 1970."""
+
+
+class Reply:
+    """One reply and a place in it, from which its fields are read one after the other."""
+
+    __slots__ = ("_at", "_wire", "body", "kind")
+
+    def __init__(self, wire: Wire, kind: int, body: memoryview) -> None:
+        self._wire = wire
+        self.kind = kind
+        self.body = body
+        self._at = 0
+
+    @property
+    def more(self) -> bool:
+        """Whether fields are left."""
+        return self._at < len(self.body)
+
+    def uint32(self) -> int:
+        """Reads a number."""
+        return int.from_bytes(self.raw(4), "big")
+
+    def uint64(self) -> int:
+        """Reads a number."""
+        return int.from_bytes(self.raw(8), "big")
+
+    def string(self) -> memoryview:
+        """Reads a string of bytes, without copying it."""
+        return self.raw(self.uint32())
+
+    def raw(self, size: int) -> memoryview:
+        """Reads bytes, without copying them.
+
+        Raises:
+            Transient: `protocol_error` when the reply is too short.
+        """
+        end = self._at + size
+        if end > len(self.body):
+            raise self._wire.broke("a reply ends too early", reason="protocol_error")
+        field = self.body[self._at : end]
+        self._at = end
+        return field
+
+    def attributes(self) -> Attributes:
+        """Reads file attributes."""
+        flags = self.uint32()
+        size = self.uint64() if flags & 0x1 else None
+        if flags & 0x2:
+            self.raw(8)
+        mode = self.uint32() if flags & 0x4 else None
+        modified = None
+        if flags & 0x8:
+            self.raw(4)
+            modified = self.uint32()
+        if flags & 0x80000000:
+            for _ in range(self.uint32()):
+                self.string()
+                self.string()
+        return Attributes(size=size, mode=mode, modified=modified)
+
+    def expect(self, kind: Kind) -> Reply:
+        """Returns the reply if it is of a kind.
+
+        Raises:
+            Refused: it is an error status.
+            Transient: `protocol_error` when it is anything else.
+        """
+        if self.kind == Kind.STATUS:
+            code = self.uint32()
+            if code != Code.OK:
+                # Some servers leave message and language out.
+                raise Refused(code, display(bytes(self.string())) if self.more else "")
+            if kind == Kind.STATUS:
+                return self
+        elif self.kind == kind:
+            return self
+        raise self._wire.broke(f"expected a reply of type {kind}, got {self.kind}", reason="protocol_error")
+
+
+def string(held: bytes) -> bytes:
+    """Returns a field that holds bytes."""
+    return struct.pack(">I", len(held)) + held
+
+
+def uint32(number: int) -> bytes:
+    """Returns a field that holds a number."""
+    return struct.pack(">I", number)
+
+
+def uint64(number: int) -> bytes:
+    """Returns a field that holds a number."""
+    return struct.pack(">Q", number)
+
+
+class Wire:
+    """Requests and their replies. `patience` is how many seconds may pass until the next whole reply, or until a request is sent."""
+
+    def __init__(self, pipe: Pipe, *, endpoint: str, patience: float) -> None:
+        self._pipe = pipe
+        self._endpoint = endpoint
+        self._patience = patience
+        self._queued: list[Bytes] = []
+        self._queued_size = 0
+        self._last = 0
+        self._awaited: set[int] = set()
+        self._forgotten: set[int] = set()
+        self._arrived: dict[int, Reply] = {}
+        self._rest = memoryview(b"")
+        self.broken = False
+        """Whether the stream is unusable: cut, stalled or out of step."""
+
+    def greet(self) -> dict[bytes, bytes]:
+        """Opens the protocol and returns the server's extensions with their values.
+
+        Raises:
+            Transient: `protocol_error` when the other side speaks no SFTP, or only a version before 3.
+        """
+        self._send(struct.pack(">IBI", 5, Kind.INIT, 3))
+        reply = self._receive_packet()
+        if reply.kind != Kind.VERSION or reply.uint32() < 3:  # noqa: PLR2004 - the version spoken here
+            raise self.broke("the other side does not speak SFTP version 3", reason="protocol_error")
+        extensions: dict[bytes, bytes] = {}
+        while reply.more:
+            name = bytes(reply.string())
+            extensions[name] = bytes(reply.string())
+        return extensions
+
+    def post(self, kind: Kind, *fields: Bytes) -> int:
+        """Queues a request and returns its id; it is sent when enough are queued, or when a reply is awaited."""
+        self._last = (self._last + 1) & 0xFFFFFFFF
+        ident = self._last
+        size = sum(len(field) for field in fields)
+        self._queued.append(struct.pack(">IBI", 5 + size, kind, ident))
+        self._queued.extend(fields)
+        self._queued_size += 9 + size
+        self._awaited.add(ident)
+        if self._queued_size >= FLUSH_AT:
+            self._flush()
+        return ident
+
+    def take(self, ident: int, *, patience: float | None = None) -> Reply:
+        """Returns the reply to a request, waiting for it.
+
+        Raises:
+            Transient: `stalled`, `connection_lost`, `protocol_error`; the wire is broken then.
+        """
+        self._flush()
+        while ident not in self._arrived:
+            self._pump(patience)
+        return self._arrived.pop(ident)
+
+    def call(self, kind: Kind, *fields: Bytes, patience: float | None = None) -> Reply:
+        """Sends a request and returns its reply."""
+        return self.take(self.post(kind, *fields), patience=patience)
+
+    def arrived(self, ident: int) -> bool:
+        """Returns whether the reply to a request is here already."""
+        self._flush()
+        while ident not in self._arrived and (self._rest or self._pipe.ready()):
+            self._pump(None)
+        return ident in self._arrived
+
+    def forget(self, ident: int) -> None:
+        """Gives up a request: its reply is dropped when it comes."""
+        if self._arrived.pop(ident, None) is None and ident in self._awaited:
+            self._forgotten.add(ident)
+
+    def broke(self, message: str, *, reason: str) -> Transient:
+        """Returns the error of a wire that is unusable from now on."""
+        self.broken = True
+        return Transient(f"the SFTP connection failed: {message}", reason=reason, endpoint=self._endpoint)
+
+    def _pump(self, patience: float | None) -> None:
+        reply = self._receive_packet(patience)
+        ident = reply.uint32()
+        if ident not in self._awaited:
+            raise self.broke("a reply to no request", reason="protocol_error")
+        self._awaited.remove(ident)
+        if ident in self._forgotten:
+            self._forgotten.remove(ident)
+        else:
+            self._arrived[ident] = reply
+
+    def _flush(self) -> None:
+        if self._queued:
+            queued, self._queued, self._queued_size = self._queued, [], 0
+            self._send(b"".join(queued))
+
+    def _send(self, held: Bytes) -> None:
+        try:
+            self._pipe.send(held, until=time.monotonic() + self._patience)
+        except TimeoutError:
+            raise self._stalled(self._patience) from None
+        except ConnectionError:
+            raise self.broke("it was cut", reason="connection_lost") from None
+
+    def _receive_packet(self, patience: float | None = None) -> Reply:
+        # One deadline for the whole packet: a server that trickles bytes does not push it on.
+        patience = patience or self._patience
+        until = time.monotonic() + patience
+        try:
+            size = int.from_bytes(self._exactly(4, until=until), "big")
+            if not 5 <= size <= LARGEST_PACKET:  # noqa: PLR2004 - type and id
+                raise self.broke("the other side does not speak SFTP", reason="protocol_error")
+            packet = self._exactly(size, until=until)
+        except TimeoutError:
+            raise self._stalled(patience) from None
+        except ConnectionError:
+            raise self.broke("it was cut", reason="connection_lost") from None
+        return Reply(self, packet[0], packet[1:])
+
+    def _stalled(self, patience: float) -> Transient:
+        return self.broke(f"no progress for {patience:g} seconds", reason="stalled")
+
+    def _exactly(self, size: int, *, until: float) -> memoryview:
+        rest = self._rest
+        if len(rest) >= size:
+            self._rest = rest[size:]
+            return rest[:size]
+        whole = memoryview(bytearray(size))
+        got = len(rest)
+        whole[:got] = rest
+        while got < size:
+            received = memoryview(self._pipe.receive(until=until))
+            fits = min(len(received), size - got)
+            whole[got : got + fits] = received[:fits]
+            got += fits
+            self._rest = received[fits:]
+        return whole
