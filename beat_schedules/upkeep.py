@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TypedDict
+from typing import Any
 
 from eft.settings import Settings
 from tasks.queues import UPKEEP
 
 
-class Entry(TypedDict):
-    """A beat entry as Celery reads it."""
-
-    task: str
-    schedule: timedelta
-    options: dict[str, str]
-
-
-def entries(settings: Settings) -> dict[str, Entry]:
+def entries(settings: Settings) -> dict[str, Any]:
     """Returns the beat entries by name."""
     every = {
         "eft.sweep": settings.sweep_every,
         "eft.expire_staging": timedelta(hours=1),
         "eft.abort_stale_uploads": timedelta(hours=1),
     }
-    return {task.removeprefix("eft."): Entry(task=task, schedule=each, options={"queue": UPKEEP}) for task, each in every.items()}
+    return {task.removeprefix("eft."): {"task": task, "schedule": each, "options": {"queue": UPKEEP}} for task, each in every.items()}

@@ -74,7 +74,7 @@ def forward(messages: Sequence[Message]) -> None:
         if message.part is not None:
             body["part"] = message.part
         seconds = -(-message.delay // timedelta(seconds=1))
-        delay = {"delay_seconds": seconds} if seconds else {}
+        delay: dict[str, Any] = {"delay_seconds": seconds} if seconds else {}
         try:
             app.send_task(f"eft.{message.step}", kwargs=body, queue=message.step.value, **delay)
         except Exception:
