@@ -357,8 +357,13 @@ class StoreSuite:
         assert bench.get("out/a.bin") == b"ours"
 
     def test_overwrites_when_told_to(self, bench: Bench, store: Store) -> None:
-        """A commit that overwrites replaces the file in one instant."""
+        """A commit that overwrites replaces the file in one instant; a store that cannot says so before any byte is sent."""
         bench.put("out/a.bin", b"old")
+        if store.rename_mode == "plain":
+            with pytest.raises(Permanent) as error:
+                mint(store, "out/a.bin", b"new one")
+            assert error.value.reason == "cannot_overwrite"
+            return
         _, commit = uploaded(store, "out/a.bin", b"new one", overwrite=True)
         assert bench.get("out/a.bin") == b"old"
         assert store.commit(commit).outcome is CommitOutcome.DONE

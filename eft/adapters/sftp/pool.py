@@ -17,7 +17,7 @@ from eft.adapters.sftp.connect import Connection, Patience, connect
 from eft.adapters.sftp.probe import probe
 from eft.adapters.sftp.store import SftpStore
 from eft.domain.endpoint import Credential, SftpEndpoint
-from eft.errors import EftError, SliceOver, Transient
+from eft.errors import EftError, Permanent, SliceOver, Transient
 from eft.ports import Check, Clock, Limits, ProbeReport, Secrets, Store
 
 LOG = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class SftpConnections:
         holder = self._acquire(endpoint)
         renewed = self._clock.monotonic()
         try:
-            connection = connect(endpoint, credential, self._patience)
+            connection, secret = self._log_in(endpoint, credential, secret)
         except BaseException:
             self._release(endpoint, holder)
             raise
@@ -158,6 +158,19 @@ class SftpConnections:
                 self._keeper = threading.Thread(target=self._keep, name="sftp-keeper", daemon=True)
                 self._keeper.start()
         return slot
+
+    def _log_in(self, endpoint: SftpEndpoint, credential: Credential, secret: bytes) -> tuple[Connection, bytes]:
+        """Connects; a refused credential is tried once more if it has been rotated since it was cached."""
+        try:
+            return connect(endpoint, credential, self._patience), secret
+        except Permanent as error:
+            if error.reason not in {"auth_failed", "key_unreadable", "passphrase_wrong"} or endpoint.secret is None:
+                raise
+            self._secrets.forget(endpoint.secret)
+            anew = self._credential(endpoint)
+            if self._digest(anew) == secret:
+                raise
+            return connect(endpoint, anew, self._patience), self._digest(anew)
 
     def _give_back(self, slot: _Slot, *, fit: bool) -> None:
         with self._lock:
