@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eft.domain.parts import MIB
@@ -60,6 +60,11 @@ class Settings(BaseSettings):
     jwks: str = ""
     """URL or file of the issuer's key set."""
     log_level: str = "INFO"
+
+    @field_validator("slice", "lease", "stall", "staging_retention", "stale_upload_age", "sweep_every", "look_every", mode="before")
+    @classmethod
+    def _plain_seconds(cls, value: object) -> object:
+        return float(value) if isinstance(value, str) and value.replace(".", "", 1).isdigit() else value
 
     @property
     def tuning(self) -> Tuning:
