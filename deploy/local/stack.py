@@ -1,0 +1,289 @@
+"""The whole engine on one machine, as one object: stand-ins, API, workers, beat and Flower, each a process of its own.
+
+`eft up`, `eft demo` and the tests that go through the running stack start it from here.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import httpx
+
+from deploy.local import places
+from deploy.local.identity import Identity, create_identity, issue
+from deploy.local.process import LOOPBACK, Child, Stack, StartFailed, answers, free_port
+from deploy.local.provision import Provisioned, make_bucket, provision
+from deploy.local.servers import AwsEmulator, RedisServer, passed_on
+from deploy.local.sftp import PasswordSftpServer, SftpAccount, SftpServer
+
+Pool = Literal["threads", "prefork"]
+
+SCOPES: Final = ("endpoints:read", "endpoints:write", "flows:read", "flows:write", "transfers:read", "transfers:write")
+"""What a customer's token allows."""
+TOKEN_LIFE: Final = timedelta(hours=12)
+FIGURES: Final[Mapping[str, str]] = {
+    "EFT_SLICE": "10",
+    "EFT_LEASE": "20",
+    "EFT_VISIBILITY": "25",
+    "EFT_STALL": "30",
+    "EFT_POLL_WAIT": "1",
+    "EFT_SWEEP_EVERY": "5",
+    "EFT_LOOK_EVERY": "2",
+}
+"""Short ones, so that what a crash leaves is taken up within a minute."""
+TASKS: Final = ("eft.discover", "eft.stage", "eft.deliver", "eft.parts", "eft.settle", "eft.sweep")
+"""Names that Flower offers limits for."""
+FLOWER_USER: Final = "eft"
+
+
+class LocalStack:
+    """Starts and stops everything; stopped, it may be started again, empty.
+
+    ```python
+    with LocalStack(directory) as stack, stack.client("acme") as client:
+        client.get("/v1/endpoints")
+    ```
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        workers: int = 2,
+        pool: Pool = "threads",
+        concurrency: int = 4,
+        api_port: int | None = None,
+        figures: Mapping[str, str] = FIGURES,
+        sqs_endpoint: Callable[[AwsEmulator], str] | None = None,
+    ) -> None:
+        """Takes a directory of its own, made if missing, and where the processes find SQS if not at the emulator."""
+        self.directory = directory.resolve()
+        self.figures = dict(figures)
+        self.pool: Pool = pool
+        self.concurrency = concurrency
+        self.flower_password = secrets.token_urlsafe(9)
+        self.aws = AwsEmulator(self.directory / "aws")
+        self.redis = RedisServer(self.directory / "redis")
+        self.password_sftp = PasswordSftpServer(self.directory / "password-sftp")
+        self.sftp: SftpServer | PasswordSftpServer = self._sshd()
+        self.identity: Identity = create_identity(self.directory / "identity")
+        self.workers: dict[str, Child] = {}
+        self._wanted = workers
+        self._api_port = api_port
+        self._flower_port = 0
+        self._sqs_endpoint = sqs_endpoint
+        self._resources: Provisioned | None = None
+        self._stack = Stack()
+
+    # -- where it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def api_url(self) -> str:
+        """The address of the API; raises `StartFailed` before the start."""
+        if not self._api_port:
+            raise StartFailed("the stack has not been started")
+        return f"http://{LOOPBACK}:{self._api_port}"
+
+    @property
+    def page_url(self) -> str:
+        """The address of the API's try-it page."""
+        return f"{self.api_url}/docs"
+
+    @property
+    def flower_url(self) -> str:
+        """The address of Flower; its user is `FLOWER_USER`, its password `flower_password`."""
+        return f"http://{LOOPBACK}:{self._flower_port}"
+
+    @property
+    def logs(self) -> Path:
+        """Where API, workers, beat and Flower write their logs."""
+        return self.directory / "logs"
+
+    @property
+    def resources(self) -> Provisioned:
+        """Tables, queues and the staging bucket; raises `StartFailed` before the start."""
+        if self._resources is None:
+            raise StartFailed("the stack has not been started")
+        return self._resources
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def start(self, told: Callable[[str], object] = lambda _: None) -> Self:
+        """Returns itself once everything serves; `told` hears of each thing that does.
+
+        Raises:
+            StartFailed: something did not; what had been started is stopped.
+        """
+        try:
+            self._start_stand_ins(told)
+            self._start_engine(told)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Ends everything, the engine before the stand-ins."""
+        with ThreadPoolExecutor(max_workers=8) as ends:
+            list(ends.map(Child.stop, self.workers.values()))
+        self._stack.stop()
+        self.workers.clear()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def add_worker(self, name: str, *, pool: Pool | None = None, concurrency: int | None = None) -> Child:
+        """Returns a new worker once it takes tasks. A name used before is a restart: that one must have ended."""
+        log = self.logs / f"{name}.log"
+        command = [
+            *(sys.executable, "-m", "celery", "--app", "tasks.app", "worker"),
+            *("--pool", pool or self.pool, "--concurrency", str(concurrency or self.concurrency), "--hostname", f"{name}@local"),
+        ]
+        environment = self.environment | {"EFT_HEALTH_FILE": str(self.directory / f"{name}.health")}
+        child = self._child(name, command, ready=says(log, " ready."), environment=environment, grace=timedelta(seconds=8))
+        self.workers[name] = child
+        return child.start()
+
+    def worker_pids(self, name: str) -> list[int]:
+        """Returns the numbers of a worker's process and, in the prefork pool, of its children."""
+        pid = self.workers[name].pid
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *(int(child) for child in below)]
+
+    # -- for its users -------------------------------------------------------------------------------------------------
+
+    def token(self, tenant: str, *, scopes: Iterable[str] = SCOPES, lifetime: timedelta = TOKEN_LIFE) -> str:
+        """Returns a bearer token of a tenant."""
+        return issue(self.identity, tenant, scopes, lifetime)
+
+    def client(self, tenant: str) -> httpx.Client:
+        """Returns an HTTP client of the API with a tenant's token; paths begin with `/v1`."""
+        headers = {"Authorization": f"Bearer {self.token(tenant)}"}
+        return httpx.Client(base_url=self.api_url, headers=headers, timeout=60, trust_env=False)
+
+    def account(self, name: str) -> SftpAccount:
+        """Returns a new account with a key on the SFTP server: sshd, or its stand-in where the machine has none."""
+        if isinstance(self.sftp, SftpServer):
+            return self.sftp.account(name)
+        return self.sftp.account(name, proofs=("publickey",))
+
+    def bucket(self, name: str) -> str:
+        """Returns a new, versioned bucket of a customer, in the emulator."""
+        return make_bucket(self.aws.client("s3"), name)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment of the engine's processes."""
+        url = self.aws.url if self._sqs_endpoint is None else self._sqs_endpoint(self.aws)
+        queue = self.resources.queue_urls["upkeep"]
+        return (
+            passed_on()
+            | self.aws.environment
+            | {
+                "PYTHONUNBUFFERED": "1",
+                "EFT_REGION": self.aws.region,
+                "EFT_PREFIX": self.resources.prefix,
+                "EFT_STAGING_BUCKET": self.resources.staging_bucket,
+                "EFT_AWS_ENDPOINT": self.aws.url,
+                "EFT_SQS_ENDPOINT": url,
+                "EFT_QUEUE_BASE": queue[: queue.rindex("/") + 1],
+                "EFT_REDIS_URL": self.redis.url,
+                "EFT_API_PORT": str(self._api_port or 0),
+                "EFT_JWT_ISSUER": self.identity.issuer,
+                "EFT_JWT_AUDIENCE": self.identity.audience,
+                "EFT_JWKS": str(self.identity.jwks),
+                "EFT_FLOWER_AUTH": f"{FLOWER_USER}:{self.flower_password}",
+                "EFT_FLOWER_PORT": str(self._flower_port),
+            }
+            | self.figures
+        )
+
+    # -- how it starts -------------------------------------------------------------------------------------------------
+
+    def _sshd(self) -> SftpServer | PasswordSftpServer:
+        # sshd's files cannot hold every path; the stand-in takes any.
+        plain = not any(sign in str(self.directory) for sign in "\"'\\ \t\n%")
+        return SftpServer(self.directory / "sftp") if plain and SftpServer.available() else self.password_sftp
+
+    def _start_stand_ins(self, told: Callable[[str], object]) -> None:
+        servers = [self.redis, self.password_sftp, *([self.sftp] if self.sftp is not self.password_sftp else [])]
+        with ThreadPoolExecutor(max_workers=4) as starts:
+            waiting = [starts.submit(self._stack.start, server) for server in servers]
+            self._stack.start(self.aws)
+            told("AWS emulator")
+            self._resources = provision(self.aws.session(), endpoint_url=self.aws.url)
+            told("tables, queues and buckets")
+            for started in waiting:
+                started.result()
+        told("Redis stand-in and SFTP server")
+
+    def _start_engine(self, told: Callable[[str], object]) -> None:
+        self._api_port = self._api_port or free_port()
+        self._flower_port = free_port()
+        api = self._child("api", [sys.executable, "-m", "api"], ready=answers(f"{self.api_url}/v1/health/ready"))
+        beat_log = self.logs / "beat.log"
+        beat = self._child(
+            "beat",
+            [
+                *(sys.executable, "-m", "celery", "--app", "tasks.app", "beat", "--pidfile", ""),
+                *("--scheduler", "beat_schedules.scheduler:FlowScheduler"),
+            ],
+            ready=says(beat_log, "beat: Starting"),
+        )
+        offered = [word for task in TASKS for word in ("--task", task)]
+        flower = self._child("flower", [sys.executable, "-m", "tasks.monitoring", *offered], ready=answers(self.flower_url))
+
+        def begin(start: Callable[[], object], name: str) -> None:
+            start()
+            told(name)
+
+        # Each spends its first seconds on imports.
+        with ThreadPoolExecutor(max_workers=4) as starts:
+            waiting = [starts.submit(begin, lambda child=child: self._stack.start(child), child.name) for child in (api, beat, flower)]
+            names = [f"worker-{number}" for number in range(1, self._wanted + 1)]
+            waiting += [starts.submit(begin, lambda name=name: self.add_worker(name), name) for name in names]
+            for started in waiting:
+                started.result()
+
+    def _child(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        ready: Callable[[], bool],
+        environment: Mapping[str, str] | None = None,
+        grace: timedelta = timedelta(seconds=5),
+    ) -> Child:
+        return Child(
+            name,
+            command,
+            log=self.logs / f"{name}.log",
+            environment=environment or self.environment,
+            directory=places.ROOT,
+            ready=ready,
+            grace=grace,
+        )
+
+
+def says(log: Path, words: str) -> Callable[[], bool]:
+    """Returns a probe that is true once the log holds the words, beyond what it holds now."""
+    begun = log.stat().st_size if log.exists() else 0
+
+    def probe() -> bool:
+        if not log.exists():
+            return False
+        with log.open("rb") as file:
+            file.seek(begun)
+            return words.encode() in file.read()
+
+    return probe
