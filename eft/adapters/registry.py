@@ -19,7 +19,7 @@ from eft.adapters.table import Row, Table
 from eft.domain.cursor import cursor_after, read_cursor
 from eft.domain.endpoint import Endpoint
 from eft.domain.flow import Flow, Manual
-from eft.domain.names import transfer_id
+from eft.domain.names import shard_of
 from eft.errors import Conflict, NotFound, Permanent
 from eft.ports import Page
 
@@ -141,7 +141,7 @@ def _row(value: Endpoint | Flow) -> Row:
         "body": value.model_dump_json(),
     }
     if isinstance(value, Flow) and value.enabled and not isinstance(value.trigger, Manual):
-        row["scheduled"] = str(int(transfer_id(value.tenant, value.id), 16) % SHARDS)
+        row["scheduled"] = str(shard_of(value.tenant, value.id, shards=SHARDS))
     return row
 
 

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 from typing import NewType
 
-from eft.errors import Permanent
+from eft.errors import NotFound, Permanent
 
 RemotePath = NewType("RemotePath", str)
 """A path relative to its endpoint's root: `/`-separated, no empty, `.` or `..` component, no control character, valid UTF-8."""
@@ -19,6 +19,7 @@ MAX_PATH = 1024
 PARTITIONS = 64
 """Never changes: a row's partition is stored, and a new count would move none of them."""
 TOKEN_SUFFIX = ".part"
+_ID = re.compile(r"[0-9a-f]{32}")
 _FIELD = re.compile(r"\{([a-z_]+)(?::([^{}]*))?\}")
 
 
@@ -83,12 +84,29 @@ def numbered(path: RemotePath, number: int) -> RemotePath:
 
 def partition_of(tenant: str, destination_endpoint: str) -> int:
     """Returns the slice of work, 0 … PARTITIONS - 1, that a transfer to this endpoint belongs to."""
-    return int.from_bytes(_digest(tenant, destination_endpoint)[:8], "big") % PARTITIONS
+    return shard_of(tenant, destination_endpoint, shards=PARTITIONS)
 
 
-def transfer_id(*unique: str) -> str:
-    """Returns the id that these parts always have: 32 lower-case hex digits of SHA-256 over them, length-prefixed."""
-    return _digest(*unique).hex()[:32]
+def shard_of(*parts: str, shards: int) -> int:
+    """Returns the same number, 0 … shards - 1, for the same parts, evenly spread."""
+    return int.from_bytes(_digest(*parts)[:8], "big") % shards
+
+
+def transfer_id(*unique: str, partition: int) -> str:
+    """Returns the id that these parts always have: 32 lower-case hex digits, the first two its partition, the rest a SHA-256 over the parts."""
+    return f"{partition:02x}{_digest(*unique).hex()[:30]}"
+
+
+def partition_of_id(transfer: str) -> int:
+    """Returns the partition that a transfer's id names: who has the id knows which region to ask.
+
+    Raises:
+        NotFound: `transfer_unknown`: it is no id of a transfer.
+    """
+    if _ID.fullmatch(transfer) and int(transfer[:2], 16) < PARTITIONS:
+        return int(transfer[:2], 16)
+    msg = f"no transfer has the id '{display(transfer)}'"
+    raise NotFound(msg, reason="transfer_unknown")
 
 
 def token_name(final: RemotePath, *, transfer: str, region_epoch: int, attempt: int, nonce: str) -> RemotePath:

@@ -42,7 +42,7 @@ def accept(engine: Engine, request: Submission) -> Transfer:
     unique = (
         ("idempotency", request.idempotency_key) if request.idempotency_key else ("request", engine.clock.nonce(), engine.clock.nonce())
     )
-    new_id = transfer_id(request.tenant, *unique)
+    new_id = transfer_id(request.tenant, *unique, partition=partition_of(request.tenant, destination.id))
     source_path = remote_path(request.source_path)
     wanted = request.destination_path
     path = (
@@ -105,7 +105,7 @@ def refused_transfer(engine: Engine, flow: Flow, *, shown: str, why: str, unique
     place = RemotePath(shown)
     row = _row(
         engine,
-        new_id=transfer_id(flow.tenant, flow.id, "refused", unique),
+        new_id=transfer_id(flow.tenant, flow.id, "refused", unique, partition=partition_of(flow.tenant, flow.destination)),
         tenant=flow.tenant,
         source=Place(endpoint=source.id, kind=source.kind, path=place),
         destination=Place(endpoint=destination.id, kind=destination.kind, path=place),
@@ -116,7 +116,7 @@ def refused_transfer(engine: Engine, flow: Flow, *, shown: str, why: str, unique
 
 def found_id(flow: Flow, file: RemoteFile) -> str:
     """Returns the id of one version of a file on a flow."""
-    return transfer_id(flow.tenant, flow.id, file.path, file.fingerprint.key())
+    return transfer_id(flow.tenant, flow.id, file.path, file.fingerprint.key(), partition=partition_of(flow.tenant, flow.destination))
 
 
 def first_message(transfer: Transfer) -> Message:
