@@ -155,8 +155,7 @@ def _named(
 ) -> Any:  # noqa: ANN401 - parameters of a call
     mentioned = {name for expression in expressions.values() for name in _NAME.findall(expression)}
     call: dict[str, Any] = dict(expressions)
-    if mentioned:
-        call["ExpressionAttributeNames"] = {name: name[1:] for name in mentioned} | {**(names or {})}
+    call["ExpressionAttributeNames"] = {name: name[1:] for name in mentioned} | {**(names or {})}
     if values:
         call["ExpressionAttributeValues"] = _to_item(values)
     return call
@@ -180,7 +179,7 @@ def _to_attribute(value: Value) -> dict[str, Any]:
             return {"S": value}
         case bytes():
             return {"B": value}
-        case dict():
+        case _:
             return {"M": _to_item(value)}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import boto3
 import pytest
@@ -45,7 +44,7 @@ def moto_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoRows]:
     one_at_a_time = threading.Lock()
     act = DynamoHandler.call_action
 
-    def call_action(handler: DynamoHandler) -> Any:
+    def call_action(handler: DynamoHandler) -> object:
         with one_at_a_time:
             return act(handler)
 

@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import boto3
+from botocore.model import OperationModel
+
 from eft.adapters.aws import AwsSession
 from eft.adapters.ledger import DynamoLedger
 from eft.adapters.limits import DynamoLimits
 from eft.adapters.registry import DynamoRegistry
 from eft.domain.endpoint import SftpEndpoint
-from eft.domain.flow import Flow, Interval, Trigger
-from eft.domain.names import RemotePath, transfer_id
+from eft.domain.flow import Flow, Interval
+from eft.domain.names import PARTITIONS, RemotePath, transfer_id
 from eft.domain.parts import PartPlan
 from eft.domain.transfer import Place, State, Transfer, Upload
 from eft.ports import Ledger, Limits, Registry
@@ -29,23 +32,24 @@ T = TypeVar("T")
 
 @dataclass
 class Rows:
-    """The row ports on one backend, a clock that they share, and a tenant that no other test has."""
+    """The row ports on one backend, a clock that they share, and a tenant and a partition that no other test has."""
 
     clock: FakeClock
     ledger: Ledger
     limits: Limits
     registry: Registry
     tenant: str = field(default_factory=lambda: f"acme-{uuid.uuid4().hex[:8]}")
+    partition: int = field(default_factory=lambda: uuid.uuid4().int % 10**9)
 
-    def transfer(self, number: int = 1, **fields: Any) -> Transfer:
+    def transfer(self, number: int = 1, **fields: Any) -> Transfer:  # noqa: ANN401 - any field of the model
         """Returns an accepted transfer, not created yet; its number makes its id."""
         now = self.clock.now()
         path = RemotePath(f"in/{number}.csv")
         return Transfer(
             **{
-                "id": transfer_id(self.tenant, str(number)),
+                "id": transfer_id(self.tenant, str(number), partition=self.partition % PARTITIONS),
                 "tenant": self.tenant,
-                "partition": 5,
+                "partition": self.partition,
                 "source": Place(endpoint="from", kind="sftp", path=path),
                 "destination": Place(endpoint="to", kind="s3", path=path),
                 "created": now,
@@ -55,7 +59,7 @@ class Rows:
             }
         )
 
-    def created(self, number: int = 1, **fields: Any) -> Transfer:
+    def created(self, number: int = 1, **fields: Any) -> Transfer:  # noqa: ANN401 - any field of the model
         """Returns a transfer that has a row."""
         transfer = self.transfer(number, **fields)
         assert self.ledger.create(transfer) is None
@@ -75,20 +79,22 @@ class Rows:
             transfer = changed
         return transfer
 
-    def flow(self, name: str = "daily", *, trigger: Trigger | None = None, **fields: Any) -> Flow:
+    def flow(self, name: str = "daily", **fields: Any) -> Flow:  # noqa: ANN401 - any field of the model
         """Returns a flow of the tenant, by default one with a schedule."""
         return Flow(
-            id=name,
-            tenant=self.tenant,
-            name=name,
-            source="from",
-            destination="to",
-            trigger=trigger or Interval(every=timedelta(minutes=5)),
-            created=self.clock.now(),
-            **fields,
+            **{
+                "id": name,
+                "tenant": self.tenant,
+                "name": name,
+                "source": "from",
+                "destination": "to",
+                "trigger": Interval(every=timedelta(minutes=5)),
+                "created": self.clock.now(),
+                **fields,
+            }
         )
 
-    def endpoint(self, name: str = "from", **fields: Any) -> SftpEndpoint:
+    def endpoint(self, name: str = "from", **fields: Any) -> SftpEndpoint:  # noqa: ANN401 - any field of the model
         """Returns an endpoint of the tenant."""
         return SftpEndpoint(
             **{
@@ -116,7 +122,7 @@ class DynamoRows(Rows):
         """Counts requests by operation during the block."""
         sent: Counter[str] = Counter()
 
-        def count(model: Any, **_: object) -> None:
+        def count(model: OperationModel, **_: object) -> None:
             sent[model.name] += 1
 
         events = self.session.dynamodb().meta.events
@@ -133,21 +139,44 @@ class DynamoRows(Rows):
         def again(attempts: int, **_: object) -> float | None:
             return 0.0 if attempts == 1 else None
 
-        events = self.session.dynamodb().meta.events
+        events: Any = self.session.dynamodb().meta.events
         events.register_first(f"needs-retry.dynamodb.{operation}", again)
         try:
             yield
         finally:
             events.unregister(f"needs-retry.dynamodb.{operation}", again)
 
-    def item(self, pk: str, sk: str) -> Any:
-        """Returns an item as DynamoDB has it, or None."""
-        key = {"pk": {"S": pk}, "sk": {"S": sk}}
-        return self.session.dynamodb().get_item(TableName=self.ledger_table, Key=key, ConsistentRead=True).get("Item")
+    @contextmanager
+    def interfering(self, *, pk: str, sk: str, attribute: str) -> Iterator[None]:
+        """Has somebody else raise a number in an item directly before each of our writes."""
+        other = boto3.Session("testing", "testing", region_name=self.session.region).client("dynamodb")
+        names = {f"#n{n}": name for n, name in enumerate(attribute.split("."))}
 
-    def count(self) -> int:
-        """Returns how many items the ledger's table has; scans, for tests only."""
-        return self.session.dynamodb().scan(TableName=self.ledger_table, ConsistentRead=True)["Count"]
+        def raise_number(**_: object) -> None:
+            other.update_item(
+                TableName=self.ledger_table,
+                Key={"pk": {"S": pk}, "sk": {"S": sk}},
+                UpdateExpression=f"SET {'.'.join(names)} = {'.'.join(names)} + :one",
+                ExpressionAttributeNames=names,
+                ExpressionAttributeValues={":one": {"N": "1"}},
+            )
+
+        events = self.session.dynamodb().meta.events
+        written = [f"before-call.dynamodb.{operation}" for operation in ("PutItem", "UpdateItem", "DeleteItem")]
+        for event in written:
+            events.register(event, raise_number)
+        try:
+            yield
+        finally:
+            for event in written:
+                events.unregister(event, raise_number)
+
+    def item(self, pk: str, sk: str) -> dict[str, Any]:
+        """Returns an item as DynamoDB has it."""
+        key = {"pk": {"S": pk}, "sk": {"S": sk}}
+        answer: Any = self.session.dynamodb().get_item(TableName=self.ledger_table, Key=key, ConsistentRead=True)
+        item: dict[str, Any] = answer["Item"]
+        return item
 
 
 def fake_rows() -> Rows:
@@ -173,9 +202,7 @@ def dynamo_rows(session: AwsSession, tables: dict[str, str]) -> DynamoRows:
 
 def upload(attempt: int = 1) -> Upload:
     """Returns an attempt at an upload."""
-    return Upload(
-        attempt=attempt, token=f"token-{attempt}", path=RemotePath("in/1.csv"), plan=PartPlan(size=9, part_size=3)
-    )
+    return Upload(attempt=attempt, token=f"token-{attempt}", path=RemotePath("in/1.csv"), plan=PartPlan(size=9, part_size=3))
 
 
 def at_once(act: Callable[[int], T], *, threads: int = 16) -> list[T]:

@@ -252,11 +252,9 @@ def test_renewing_an_unknown_transfer_is_refused(rows: Rows) -> None:
 # -- due ---------------------------------------------------------------------------------------------------------------
 
 
-def _due_ids(rows: Rows, *, partition: int = 5, limit: int = 100) -> list[str]:
-    """What is due of this test's tenant: other tests share the partitions."""
-    mine = {rows.transfer(n).id for n in range(20)}
-    found = rows.ledger.due(partition, before=rows.clock.now(), limit=limit)
-    return [due.id for due in found if due.id in mine or due.id.startswith(f"{rows.tenant}/")]
+def _due_ids(rows: Rows, *, partition: int | None = None) -> list[str]:
+    partition = rows.partition if partition is None else partition
+    return [due.id for due in rows.ledger.due(partition, before=rows.clock.now())]
 
 
 def test_what_is_past_its_time_is_due_oldest_first(rows: Rows) -> None:
@@ -266,18 +264,17 @@ def test_what_is_past_its_time_is_due_oldest_first(rows: Rows) -> None:
     later = rows.created(2, due_at=now - 2 * SECOND)
     rows.created(3, due_at=now + MILLISECOND)
     exact = rows.created(4, due_at=now)
-    elsewhere = rows.created(6, due_at=now - SECOND, partition=6)
+    elsewhere = rows.created(6, due_at=now - SECOND, partition=rows.partition + 1)
     assert _due_ids(rows) == [later.id, late.id, exact.id]
-    assert _due_ids(rows, partition=6) == [elsewhere.id]
+    assert _due_ids(rows, partition=rows.partition + 1) == [elsewhere.id]
 
 
 def test_a_page_of_due_is_bounded(rows: Rows) -> None:
     """No more than `limit`, the oldest."""
     for n in range(4):
-        rows.created(n, due_at=rows.clock.now() - n * SECOND, partition=40)
-    found = rows.ledger.due(40, before=rows.clock.now(), limit=3)
-    assert len(found) == 3
-    assert [due.due_at for due in found] == sorted(due.due_at for due in found)
+        rows.created(n, due_at=rows.clock.now() - n * SECOND)
+    found = rows.ledger.due(rows.partition, before=rows.clock.now(), limit=3)
+    assert [due.id for due in found] == [rows.transfer(n).id for n in (3, 2, 1)]
 
 
 @pytest.mark.parametrize("state", [State.HELD, State.DEAD, State.CANCELLED])
@@ -528,9 +525,7 @@ def test_a_path_remembers_a_bounded_number_of_sources(rows: Rows) -> None:
         _release(rows, f"t{n}", delivered=True)
     assert _reserve(rows, "x", source="s1", order=4)[0] == "mine"
     _release(rows, "x", delivered=False)
-    assert {n: _reserve(rows, "x", source=f"s{n}", order=4)[0] for n in (0, 2, 63, 64)} == dict.fromkeys(
-        (0, 2, 63, 64), "superseded"
-    )
+    assert {n: _reserve(rows, "x", source=f"s{n}", order=4)[0] for n in (0, 2, 63, 64)} == dict.fromkeys((0, 2, 63, 64), "superseded")
 
 
 # -- fires -------------------------------------------------------------------------------------------------------------
@@ -539,9 +534,9 @@ def test_a_path_remembers_a_bounded_number_of_sources(rows: Rows) -> None:
 def test_a_fire_is_claimed_once(rows: Rows) -> None:
     """Of sixteen beats one fires; another fire of the same flow is another claim."""
     flow, now = rows.flow(), rows.clock.now()
-    answers = at_once(lambda _: rows.ledger.fire(flow, at=now, name=now.isoformat(), partition=5))
+    answers = at_once(lambda _: rows.ledger.fire(flow, at=now, name=now.isoformat(), partition=rows.partition))
     assert answers.count(True) == 1
-    assert rows.ledger.fire(flow, at=now, name="asked", partition=5)
+    assert rows.ledger.fire(flow, at=now, name="asked", partition=rows.partition)
 
 
 def test_a_fire_is_due_until_it_is_done(rows: Rows) -> None:
@@ -549,7 +544,7 @@ def test_a_fire_is_due_until_it_is_done(rows: Rows) -> None:
     flow, now = rows.flow(), rows.clock.now()
     name = now.isoformat()
     due_id = f"{rows.tenant}/daily/{name}"
-    rows.ledger.fire(flow, at=now + SECOND, name=name, partition=5)
+    rows.ledger.fire(flow, at=now + SECOND, name=name, partition=rows.partition)
     assert _due_ids(rows) == []
     rows.clock.advance(SECOND)
     assert _due_ids(rows) == [due_id]
@@ -562,13 +557,13 @@ def test_a_fire_is_due_until_it_is_done(rows: Rows) -> None:
     rows.ledger.fire_done(flow, name=name, outcome={"created": 3})
     assert _due_ids(rows) == []
     assert not rows.ledger.postpone(Due("fire", due_id, now + LEASE), until=now)
-    assert not rows.ledger.fire(flow, at=now, name=name, partition=5)
+    assert not rows.ledger.fire(flow, at=now, name=name, partition=rows.partition)
     assert _due_ids(rows) == []
 
 
 def test_a_requested_fire_is_due_under_its_name(rows: Rows) -> None:
     """The id of a fire carries its name back, slashes and all."""
-    rows.ledger.fire(rows.flow(), at=rows.clock.now(), name="now-1/2#3", partition=5)
+    rows.ledger.fire(rows.flow(), at=rows.clock.now(), name="now-1/2#3", partition=rows.partition)
     assert _due_ids(rows) == [f"{rows.tenant}/daily/now-1/2#3"]
     rows.ledger.fire_done(rows.flow(), name="now-1/2#3", outcome={})
     assert _due_ids(rows) == []
@@ -579,17 +574,17 @@ def test_noting_a_fire_that_is_not_there_does_nothing(rows: Rows) -> None:
     rows.ledger.fire_done(rows.flow(), name="asked", outcome={})
     now = rows.clock.now()
     assert not rows.ledger.postpone(Due("fire", f"{rows.tenant}/daily/asked", now), until=now)
-    assert rows.ledger.fire(rows.flow(), at=now, name="asked", partition=5)
+    assert rows.ledger.fire(rows.flow(), at=now, name="asked", partition=rows.partition)
 
 
 def test_the_last_fire_of_a_schedule_is_told(rows: Rows) -> None:
     """The latest planned time that fired, requests and other flows left aside, whatever order they came in."""
     flow, now = rows.flow(), rows.clock.now()
     assert rows.ledger.last_fire(flow) is None
-    rows.ledger.fire(flow, at=now, name="now-20990101T000000-ff", partition=5)
+    rows.ledger.fire(flow, at=now, name="now-20990101T000000-ff", partition=rows.partition)
     assert rows.ledger.last_fire(flow) is None
     for minutes in (2, 10, 9):
         planned = now + timedelta(minutes=minutes)
-        rows.ledger.fire(flow, at=planned + LEASE, name=planned.isoformat(), partition=5)
-    rows.ledger.fire(rows.flow("hourly"), at=now, name=(now + timedelta(hours=1)).isoformat(), partition=5)
+        rows.ledger.fire(flow, at=planned + LEASE, name=planned.isoformat(), partition=rows.partition)
+    rows.ledger.fire(rows.flow("hourly"), at=now, name=(now + timedelta(hours=1)).isoformat(), partition=rows.partition)
     assert rows.ledger.last_fire(flow) == now + timedelta(minutes=10)
