@@ -22,8 +22,9 @@ from api.schemas import (
     TransferShown,
     TransferSummary,
 )
+from eft.domain.names import PARTITIONS, partition_of, transfer_id
 from eft.domain.transfer import Place, State, Transfer
-from eft.errors import EftError, Transient
+from eft.errors import Conflict, EftError, Transient
 from eft.journey import operate
 from eft.journey.accept import Submission, accept
 from eft.journey.messages import next_message
@@ -54,6 +55,8 @@ def submit(body: TransferNew) -> Answered:
         raise invalid(
             *(FieldError(field=f"/{side}/endpoint", message="is no endpoint of yours; see GET /v1/endpoints") for side in unknown)
         )
+    if key is not None:
+        _refuse_elsewhere(key, body.destination.endpoint)
     transfer = accept(
         engine(),
         Submission(
@@ -125,6 +128,19 @@ def redrive_many(body: RedriveAsked) -> RedriveShown:
             refused.append(Refusal(id=transfer.id, reason=error.reason, message=str(error)))
     announce([message for done in again for message in next_message(done)])
     return RedriveShown(seen=len(page.items), redriven=len(again), refused=tuple(refused), next_cursor=page.cursor)
+
+
+def _refuse_elsewhere(key: str, destination: str) -> None:
+    """Sees that a key was not used for another destination: that transfer's id names another partition, so `accept` would not meet it.
+
+    Raises:
+        Conflict: `idempotency_mismatch`.
+    """
+    tenant = caller().tenant
+    here = partition_of(tenant, destination)
+    others = [transfer_id(tenant, "idempotency", key, partition=other) for other in range(PARTITIONS) if other != here]
+    if engine().ledger.known(others):
+        raise Conflict("this Idempotency-Key was used with another body; use a new key", reason="idempotency_mismatch")
 
 
 def summary(transfer: Transfer) -> TransferSummary:
