@@ -52,7 +52,7 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
             return [*bundled(engine, created), Message(step=Step.DISCOVER, ids=(fire_id,))]
     engine.limits.succeeded(source.id)
     engine.ledger.fire_done(flow, name=name, outcome=counts)
-    log.info("discovered", extra={"tenant": tenant, "flow": flow_id, **counts})
+    log.info("discovered", extra={"tenant": tenant, "flow": flow_id, "files": counts})
     return bundled(engine, created)
 
 
