@@ -61,8 +61,11 @@ class FaultProxy:
         self._open: set[socket.socket] = set()
         self._server: _Server | None = None
         self._port = 0
+        self._forwarding = 0
         self.forwarded: Counter[str] = Counter()
         """Requests that went through, by operation."""
+        self.expired_keys: set[str] = set()
+        """Access key ids that are refused from now on."""
 
     @property
     def url(self) -> str:
@@ -81,7 +84,10 @@ class FaultProxy:
                 raise TimeoutError(f"not met: {self._faults}")
 
     def stop(self) -> None:
-        """The endpoint is dead: nobody listens, and whoever was connected is cut off."""
+        """The endpoint is dead: nobody listens, and whoever was connected is cut off.
+
+        Returns when the server has answered what had been forwarded, so that none of it takes effect later.
+        """
         server, self._server = self._server, None
         if server is None:
             return
@@ -91,6 +97,7 @@ class FaultProxy:
             for connection in self._open:
                 _cut(connection)
             self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._forwarding, timeout=30)
 
     def start(self) -> None:
         """The endpoint lives, on the same port as before."""
@@ -115,9 +122,11 @@ class FaultProxy:
         with self._changed:
             self._open.discard(connection)
 
-    def fault_for(self, operation: str) -> Fault | None:
-        """Takes the next fault of the operation off the list."""
+    def fault_for(self, operation: str, authorization: str) -> Fault | None:
+        """Returns what the request meets; an injected fault is taken off the list."""
         with self._changed:
+            if any(f"Credential={key}/" in authorization for key in self.expired_keys):
+                return EXPIRED
             for n, (wanted, fault) in enumerate(self._faults):
                 if wanted == operation:
                     del self._faults[n]
@@ -134,6 +143,8 @@ class FaultProxy:
         """Returns the server's answer."""
         host, port = self._upstream
         upstream = HTTPConnection(host, port, timeout=60)
+        with self._changed:
+            self._forwarding += 1
         try:
             upstream.request(method, path, body, headers)
             answer = upstream.getresponse()
@@ -141,6 +152,9 @@ class FaultProxy:
             return answer.status, answer.getheaders(), content
         finally:
             upstream.close()
+            with self._changed:
+                self._forwarding -= 1
+                self._changed.notify_all()
 
 
 class _Server(ThreadingHTTPServer):
@@ -163,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server.proxy
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2]
-        fault = proxy.fault_for(operation)
+        fault = proxy.fault_for(operation, self.headers.get("Authorization", ""))
         if fault is None:
             proxy.forwarded[operation] += 1
         if fault is None or fault.forwards:

@@ -104,7 +104,7 @@ class Channel(virtual.Channel):
             self._stopped.append(poller)
 
     def close(self) -> None:
-        """Ends all polls and gives back what is held; takes at most twice close_grace."""
+        """Ends all polls and gives back what is held; takes little more than close_grace."""
         if self.closed or self._pid != os.getpid():
             # A forked child has a copy of this object, not of its messages.
             self.closed = True
@@ -115,7 +115,7 @@ class Channel(virtual.Channel):
         for poller in self._stopped:
             poller.join(max(0.0, until - time.monotonic()))
         super().close()
-        self._leases.close()
+        self._leases.close(until)
 
     def _deliver(self, queue: str, message: dict[str, Any]) -> None:
         """Hands a message to its consumer, in the worker's loop."""

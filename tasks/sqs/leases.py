@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 SETTLE_AT_LEAST: Final = 60.0
 """A verdict is tried for so many seconds, or for two visibility timeouts, whichever is longer."""
 
+LAST_WORD: Final = 0.5
+"""So long closing waits for SQS even when the polls have used up the time."""
+
 
 @dataclass(slots=True)
 class _Lease:
@@ -84,14 +87,15 @@ class Leases:
             for receipt in [receipt for receipt in self._held if receipt not in self._verdicts]:
                 self._settle(receipt, 0)
 
-    def close(self) -> None:
-        """Tells SQS what is still to be told, for at most close_grace seconds; the rest reappears by itself."""
+    def close(self, until: float) -> None:
+        """Tells SQS what is still to be told, until that time of the monotonic clock; the rest reappears by itself."""
         with self._changed:
-            self._closes_at = time.monotonic() + self._options.close_grace
+            self._closes_at = max(until, time.monotonic() + LAST_WORD)
+            grace = self._closes_at - time.monotonic()
             self._changed.notify_all()
             thread = self._thread
         if thread is not None:
-            thread.join(self._options.close_grace)
+            thread.join(grace)
         with self._changed:
             if self._verdicts:
                 logger.warning("%d messages were not settled; they reappear by themselves", len(self._verdicts))

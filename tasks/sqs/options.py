@@ -1,7 +1,7 @@
 """What an operator may set about the queues; Celery hands it over as `broker_transport_options`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html
 LONGEST_WAIT = 20
@@ -17,7 +17,7 @@ class Options:
     come from boto3's default chain.
     """
 
-    queue_urls: Mapping[str, str]
+    queue_urls: Mapping[str, str] = field(default_factory=dict)
     """Celery's queue name to SQS's queue URL; no other queue exists."""
 
     region: str | None = None
@@ -50,8 +50,8 @@ class Options:
     backoff_cap: float = 15.0
     """A failing queue is asked again after base · 2ⁿ seconds, at most cap, with jitter."""
 
-    close_grace: float = 2.5
-    """How long a closing worker waits for its polls to end, and again for what is still to be told to SQS."""
+    close_grace: float = 3.0
+    """How long a closing worker waits for its polls to end and for SQS to hear what becomes of its messages."""
 
     health_file: str | None = None
     """Where the worker notes when it last heard from each queue; tasks.sqs.health reads it."""

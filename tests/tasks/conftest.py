@@ -9,6 +9,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -41,7 +43,7 @@ QUICK: Final[dict[str, Any]] = {
     "connect_timeout": 1.0,
     "call_timeout": 1.0,
     "backoff_base": 0.1,
-    "backoff_cap": 1.0,
+    "backoff_cap": 0.4,
 }
 
 
@@ -86,13 +88,14 @@ class Process:
         return time.monotonic() - began
 
     def end(self) -> None:
+        """Ends the process and all that it started."""
         if self.alive:
             self.popen.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self.popen.wait(10)
-            except subprocess.TimeoutExpired:
-                self.popen.kill()
-                self.popen.wait(10)
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
@@ -307,9 +310,10 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartEng
         return engines[-1]
 
     yield start
+    workers = [worker for started in engines for worker in started.workers]
+    with ThreadPoolExecutor() as ends:
+        list(ends.map(Process.end, workers))
     for started in engines:
-        for worker in started.workers:
-            worker.end()
         started.app.close()
 
 

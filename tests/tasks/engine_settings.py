@@ -30,6 +30,7 @@ def configured(settings: Mapping[str, Any]) -> Celery:
         task_ignore_result=True,
         worker_prefetch_multiplier=settings.get("prefetch", 1),
         worker_send_task_events=True,
+        worker_lost_wait=1.0,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         broker_connection_retry_on_startup=True,
     )
