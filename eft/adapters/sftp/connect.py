@@ -19,7 +19,7 @@ from eft.adapters.sftp.keys import private_key
 from eft.adapters.sftp.login import EVERY_HOST_KEY, authenticate, check_host_key, greet, pinned_algorithms, set_policy
 from eft.adapters.sftp.pipe import PACKETIZER, PatientSocket, open_pipe
 from eft.adapters.sftp.session import Session
-from eft.domain.endpoint import Credential, SftpEndpoint
+from eft.domain.endpoint import Credential, HostKey, SftpEndpoint
 from eft.errors import EftError, Permanent, Transient
 
 Address = tuple[socket.AddressFamily, Any]
@@ -80,7 +80,7 @@ def connect(endpoint: SftpEndpoint, credential: Credential, patience: Patience) 
         undo.callback(hang_up, held, transport)
         with deadline(endpoint, held, patience.login):
             try:
-                shown = greet(transport, offered, patience=patience.login)
+                shown = greet(transport, offered)
             except Permanent as error:
                 # Perhaps it holds host keys of other types only: then that is what to say.
                 raise _other_key(endpoint, patience) or error from None
@@ -102,6 +102,21 @@ def reach(endpoint: SftpEndpoint, patience: Patience) -> tuple[PatientSocket, pa
     transport = paramiko.Transport(held, packetizer_class=PACKETIZER)
     set_policy(transport, patience=patience.login)
     return held, transport
+
+
+def show(endpoint: SftpEndpoint, offered: Sequence[str], patience: Patience) -> HostKey:
+    """Returns the host key that the server shows when it is offered these algorithms; nothing but the key exchange takes place.
+
+    Raises:
+        Transient: as `reach`; `connection_lost`.
+        Permanent: `algorithms_differ` when it holds none of them; `host_invalid`.
+    """
+    held, transport = reach(endpoint, patience)
+    try:
+        with deadline(endpoint, held, patience.login):
+            return greet(transport, offered)
+    finally:
+        hang_up(held, transport)
 
 
 def resolve(endpoint: SftpEndpoint, patience: Patience) -> list[Address]:
@@ -238,11 +253,8 @@ def deadline(endpoint: SftpEndpoint, held: PatientSocket, seconds: float) -> Ite
 
 
 def _other_key(endpoint: SftpEndpoint, patience: Patience) -> Permanent | None:
-    held, transport = reach(endpoint, patience)
     try:
-        check_host_key(endpoint, greet(transport, EVERY_HOST_KEY, patience=patience.login))
+        check_host_key(endpoint, show(endpoint, EVERY_HOST_KEY, patience))
     except Permanent as error:
         return error if error.reason == "host_key_mismatch" else None
-    finally:
-        hang_up(held, transport)
     return None

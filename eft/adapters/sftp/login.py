@@ -36,7 +36,8 @@ logging.getLogger(SSH_LOG).setLevel(logging.CRITICAL)
 def set_policy(transport: paramiko.Transport, *, patience: float) -> None:
     """Sets the algorithms and deadlines of a transport that has sent nothing yet."""
     transport.set_log_channel(SSH_LOG)
-    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = patience
+    # Later than `connect.deadline`, which covers all of them: then it is that one that tells what was late.
+    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = 2 * patience
     options = transport.get_security_options()
     options.ciphers = CIPHERS
     options.digests = DIGESTS
@@ -66,8 +67,8 @@ def pinned_algorithms(endpoint: SftpEndpoint) -> tuple[str, ...]:
     return offered
 
 
-def greet(transport: paramiko.Transport, offered: Sequence[str], *, patience: float) -> HostKey:
-    """Exchanges keys and returns the host key that the server has proved to hold.
+def greet(transport: paramiko.Transport, offered: Sequence[str]) -> HostKey:
+    """Exchanges keys and returns the host key that the server has proved to hold. Belongs inside `connect.deadline`.
 
     Raises:
         Permanent: `algorithms_differ` when both sides have none in common.
@@ -75,10 +76,9 @@ def greet(transport: paramiko.Transport, offered: Sequence[str], *, patience: fl
     """
     transport.get_security_options().key_types = tuple(offered)
     try:
-        transport.start_client(timeout=patience)
+        transport.start_client()
     except paramiko.ssh_exception.IncompatiblePeer:
         raise Permanent("the server shares no host key type, key exchange or cipher with us", reason="algorithms_differ") from None
-    # start_client returns in silence when its time is over; this raises then.
     return host_key(transport.get_remote_server_key())
 
 

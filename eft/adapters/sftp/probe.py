@@ -7,9 +7,9 @@ from contextlib import closing
 from itertools import islice
 from typing import TypeVar
 
-from eft.adapters.sftp.connect import Connection, Patience, connect, deadline, dial, hang_up, reach, resolve
+from eft.adapters.sftp.connect import Connection, Patience, connect, dial, resolve, show
 from eft.adapters.sftp.keys import HOST_KEY_ALGORITHMS
-from eft.adapters.sftp.login import check_host_key, greet
+from eft.adapters.sftp.login import check_host_key
 from eft.adapters.sftp.session import FSYNC, LIMITS, POSIX_RENAME, STATVFS
 from eft.adapters.sftp.store import SftpStore
 from eft.domain.endpoint import Credential, HostKey, SftpEndpoint
@@ -68,7 +68,7 @@ def _host_keys(endpoint: SftpEndpoint, patience: Patience, shown: list[HostKey])
     failure: EftError | None = None
     for algorithms in HOST_KEY_ALGORITHMS.values():
         try:
-            shown.append(_shown(endpoint, algorithms, patience))
+            shown.append(show(endpoint, algorithms, patience))
         except Permanent:
             # It holds no key of this type.
             continue
@@ -87,15 +87,6 @@ def _host_keys(endpoint: SftpEndpoint, patience: Patience, shown: list[HostKey])
     if not known:
         check_host_key(endpoint, shown[0])
     return f"pinned: {', '.join(f'{key.algorithm} {key.fingerprint}' for key in known)}"
-
-
-def _shown(endpoint: SftpEndpoint, algorithms: tuple[str, ...], patience: Patience) -> HostKey:
-    held, transport = reach(endpoint, patience)
-    try:
-        with deadline(endpoint, held, patience.login):
-            return greet(transport, algorithms, patience=patience.login)
-    finally:
-        hang_up(held, transport)
 
 
 def _list_root(store: SftpStore) -> str:
