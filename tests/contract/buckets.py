@@ -6,9 +6,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
 
 from eft.adapters.aws import AwsSession, StaticKeys
@@ -116,12 +117,19 @@ class Scripted:
     """None lets a call through."""
     met: int = 0
 
+    def __post_init__(self) -> None:
+        self._client = self.session.s3()
+
     def __enter__(self) -> Self:
-        self.session.s3().meta.events.register(f"before-send.s3.{self.operation}", self._answer)
+        self._events().register(f"before-send.s3.{self.operation}", self._answer)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.session.s3().meta.events.unregister(f"before-send.s3.{self.operation}", self._answer)
+        self._events().unregister(f"before-send.s3.{self.operation}", self._answer)
+
+    def _events(self) -> Any:  # noqa: ANN401 - see below
+        # The stubs say that a hook returns nothing; before-send's may return the answer (botocore, Endpoint._send).
+        return self._client.meta.events
 
     def _answer(self, request: AWSPreparedRequest, **_: object) -> AWSResponse | None:
         self.met += 1
@@ -134,4 +142,5 @@ class Scripted:
 def refusal(status: int, code: str, *, headers: dict[str, str] | None = None, extra: str = "") -> AWSResponse:
     """Returns an S3 error as it comes over the wire; without a code, as an answer to HEAD comes."""
     body = f"<Error><Code>{code}</Code><Message>scripted</Message>{extra}</Error>".encode() if code else b""
-    return AWSResponse("https://s3.example", status, {"Content-Type": "application/xml", **(headers or {})}, _Raw(body))
+    answered = HTTPHeaders.from_dict({"Content-Type": "application/xml", **(headers or {})})
+    return AWSResponse("https://s3.example", status, answered, _Raw(body))
