@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import typer
@@ -11,8 +12,10 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?")
-_ISO = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.\d+)?S)?)?")
+_ISO = re.compile(r"P(?:(\d+)Y)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)(?:\.\d+)?S)?)?")
 _STEP = 1024
+_YEAR = 365 * 86400
+"""Seconds; the API writes whole years of 365 days as years."""
 
 
 def parse_size(text: str) -> int:
@@ -36,7 +39,7 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text.strip())
     if match is None or not any(match.groups()):
         raise typer.BadParameter(f"'{text}' is no duration; write for example 90s, 5m, 1h30m or 2d")
-    return _duration(match)
+    return _duration([int(amount or 0) for amount in match.groups()])
 
 
 def iso(duration: timedelta) -> str:
@@ -58,13 +61,13 @@ def shown_size(size: float | None) -> str:
 def shown_duration(value: object) -> str:
     """Returns an API duration (ISO 8601, or seconds) as `1h 30m`; what it does not know it returns as it came."""
     if isinstance(value, (int, float)):
-        duration = timedelta(seconds=value)
+        seconds = int(value)
     else:
         match = _ISO.fullmatch(str(value))
         if match is None or not any(match.groups()):
             return str(value)
-        duration = _duration(match)
-    seconds = int(duration.total_seconds())
+        years, *rest = (int(amount or 0) for amount in match.groups())
+        seconds = int(_duration(rest).total_seconds()) + years * _YEAR
     amounts = ((seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s"))
     return " ".join(f"{amount}{unit}" for amount, unit in amounts if amount) or "0s"
 
@@ -80,6 +83,6 @@ def shown_moment(text: object) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _duration(match: re.Match[str]) -> timedelta:
-    days, hours, minutes, seconds = (int(amount or 0) for amount in match.groups())
+def _duration(amounts: Sequence[int]) -> timedelta:
+    days, hours, minutes, seconds = amounts
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)

@@ -130,16 +130,16 @@ def follow(session: Session, out: Output, watched: Watched, *, timeout: timedelt
             except Failure as failure:
                 if failure.code is not ExitCode.UNAVAILABLE or session.monotonic() - heard > PATIENCE:
                     raise
-                found = seen
+                found, answered = seen, False
             else:
-                heard = session.monotonic()
+                heard, answered = session.monotonic(), True
             if len(found) > len(seen):
                 fresh = session.monotonic()
             seen = found
             now = session.monotonic()
             board.show(seen, now=now)
             waits = quiet is not None and now - fresh < quiet.total_seconds()
-            if heard >= begun and not waits and all(item["state"] in RESTING for item in seen):
+            if answered and not waits and all(item["state"] in RESTING for item in seen):
                 break
             if timeout is not None and now - started >= timeout.total_seconds():
                 moving = sum(item["state"] not in RESTING for item in seen)

@@ -1,0 +1,152 @@
+"""`eft flow` against the real API."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from eft.domain.flow import Cron, Disposition, Interval, Manual
+from tests.cli.conftest import Desk
+from tests.fake_store import FakeServer
+
+ADD = ("flow", "add", "invoices", "--from", "sftp-a:in", "--to", "s3-a:out")
+
+
+def test_adds_a_flow_with_all_that_it_says(desk: Desk) -> None:
+    """Every option of `flow add` arrives in the flow."""
+    words = (
+        *("--glob", "*.csv", "--recursive", "--min-size", "1K", "--max-size", "1.5GB", "--min-age", "5m", "--max-age", "2d"),
+        *("--every", "1h30m", "--name", "{date:%Y}/{name}", "--conflict", "rename", "--dispose", "archive", "--archive-to", "done"),
+        *("--no-create-directories", "--checksum", "sha256", "--sidecar", "--staging", "--receiver-removes", "--priority", "bulk"),
+        *("--tries", "3", "--paused"),
+    )
+    made = desk.json(*ADD, *words)
+    flow = desk.world.registry.flow("acme", made["id"])
+    selection, policy = flow.selection, flow.policy
+    assert (flow.source, flow.destination, flow.destination_directory, flow.enabled) == ("sftp-a", "s3-a", "out", False)
+    assert (selection.directory, selection.glob, selection.recursive) == ("in", "*.csv", True)
+    assert (selection.min_size, selection.max_size) == (1024, 1_500_000_000)
+    assert (selection.min_age.total_seconds(), selection.max_age and selection.max_age.total_seconds()) == (300, 172800)
+    assert isinstance(flow.trigger, Interval)
+    assert flow.trigger.every.total_seconds() == 5400
+    assert (policy.name_template, policy.conflict, policy.disposition) == ("{date:%Y}/{name}", "rename", Disposition.ARCHIVE)
+    assert (policy.archive_directory, policy.create_directories, policy.checksum) == ("done", False, "sha256")
+    assert (policy.sidecar, policy.staging, policy.receiver_removes, policy.priority) == (True, True, True, "bulk")
+    assert policy.retry.tries == 3
+
+
+def test_what_is_not_said_is_the_default(desk: Desk) -> None:
+    """A flow without options runs on request, with the API's own policy."""
+    flow = desk.world.registry.flow("acme", desk.json(*ADD)["id"])
+    assert isinstance(flow.trigger, Manual)
+    assert flow.enabled is True
+    assert flow.policy == type(flow.policy)()
+
+
+def test_takes_a_cron_expression(desk: Desk) -> None:
+    """A cron expression arrives with its time zone, UTC unless given."""
+    flow = desk.world.registry.flow("acme", desk.json(*ADD, "--cron", "30 2 * * 1-5", "--timezone", "Europe/Berlin")["id"])
+    assert flow.trigger == Cron(cron="30 2 * * 1-5", timezone="Europe/Berlin")
+    assert "cron 30 2 * * * UTC" in desk.run(*ADD, "--cron", "30 2 * * *").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--every", "5m", "--cron", "* * * * *"),
+        ("--timezone", "UTC"),
+        ("--dispose", "archive"),
+        ("--archive-to", "done"),
+        ("--every", "soon"),
+        ("--min-size", "big"),
+        ("--cron", "at noon"),
+        ("--glob", "*", "--regex", ".*"),
+        ("--from", ":in"),
+        ("--conflict", "pray"),
+    ],
+)
+def test_refuses_what_makes_no_sense(desk: Desk, words: tuple[str, ...]) -> None:
+    """A wrong option is a usage error, told on standard error, and no flow is made."""
+    result = desk.run(*ADD, *words)
+    assert result.exit_code == 2, result.output
+    assert result.stderr
+    assert not desk.world.registry.flows("acme").items
+
+
+def test_an_unknown_endpoint_is_not_found(desk: Desk) -> None:
+    """A flow from an endpoint that does not exist is not made."""
+    assert desk.run("flow", "add", "x", "--from", "nowhere", "--to", "s3-a").exit_code == 3
+
+
+def test_lists_and_shows_flows(desk: Desk) -> None:
+    """A list shows where from, where to and when; one flow is shown with its bounds and its policy."""
+    assert "eft flow add" in desk.run("flow", "list").stdout
+    made = desk.json(
+        *ADD, "--glob", "*.csv", "--every", "90s", "--min-size", "1MiB", "--max-size", "2MiB", "--min-age", "30s", "--max-age", "1d"
+    )
+    listed = desk.run("flow", "list").stdout
+    assert "sftp-a:in/*.csv" in listed
+    assert "every 1m 30s" in listed
+    shown = desk.run("flow", "show", "invoices").stdout
+    assert "at least 1.0 MiB, at most 2.0 MiB, not younger than 30s, not older than 1d" in shown
+    assert "8 tries, pausing 5s to 15m" in shown
+    assert desk.json("flow", "show", made["id"])["name"] == "invoices"
+
+
+def test_pauses_and_resumes(desk: Desk) -> None:
+    """A paused flow is not enabled until it is resumed."""
+    desk.run(*ADD)
+    assert desk.json("flow", "pause", "invoices")["enabled"] is False
+    assert "paused" in desk.run("flow", "list").stdout
+    assert desk.run("flow", "resume", "invoices").stdout == "Flow invoices is on.\n"
+
+
+def test_removes_a_flow(desk: Desk) -> None:
+    """A flow is removed when somebody agrees."""
+    desk.run(*ADD)
+    desk.person = True
+    assert desk.run("flow", "remove", "invoices", typed="y\n").exit_code == 0
+    assert desk.run("flow", "show", "invoices").exit_code == 3
+
+
+def test_runs_a_flow(desk: Desk, server: FakeServer) -> None:
+    """A run is asked for and its discover queued."""
+    desk.run(*ADD)
+    assert "eft transfer watch --flow fl-" in desk.run("flow", "run", "invoices").stdout
+    assert len(desk.world.queue) == 1
+    assert desk.json("flow", "run", "invoices")["fire"]
+
+
+def test_follows_a_run_until_all_rest(desk: Desk, server: FakeServer) -> None:
+    """A watched run ends with exit code 0 once every file that it found has settled; files of earlier runs do not count."""
+    server.put("in/old.csv", b"old")
+    flow = desk.world.registry.flow("acme", desk.json(*ADD)["id"])
+    desk.world.run(flow)
+    for number in range(3):
+        server.put(f"in/{number}.csv", b"x" * 1000)
+    result = desk.run("flow", "run", "invoices", "--watch")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == "3 settled, 2.9 KiB."
+    assert "old.csv" not in result.stdout
+
+
+def test_a_run_that_finds_nothing_ends(desk: Desk, server: FakeServer) -> None:
+    """A watched run of an empty directory ends by itself after the quiet time."""
+    desk.run(*ADD)
+    result = desk.run("flow", "run", "invoices", "--watch", "--quiet-for", "4s")
+    assert result.exit_code == 0
+    assert result.stdout == "Nothing has moved.\n"
+    assert sum(desk.naps) >= 4
+
+
+def test_a_run_with_a_failure_is_a_failure(desk: Desk, server: FakeServer) -> None:
+    """When one file of a run is not delivered, the exit code is 1 and the reason is shown."""
+    server.put("in/a.csv", b"new")
+    desk.world.server("s3-a").put("out/a.csv", b"in the way")
+    desk.run(*ADD)
+    result = desk.run("flow", "run", "invoices", "--watch", "--json")
+    assert result.exit_code == 1
+    last = json.loads(result.stdout.splitlines()[-1])
+    assert last["state"] == "dead"
+    assert json.loads(result.stderr)["exit_code"] == 1
