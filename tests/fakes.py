@@ -23,9 +23,9 @@ from eft.domain.instants import fire_time, instant, millis, sortable
 from eft.domain.names import PARTITIONS, RemotePath
 from eft.domain.ownership import Intent, Mode, Standing
 from eft.domain.parts import PartDone
-from eft.domain.transfer import RESTING, State, Transfer
+from eft.domain.transfer import FINAL, RESTING, State, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
-from eft.ports import Due, Page, Reservation
+from eft.ports import Due, Durability, Page, Remembered, Reservation
 
 START: Final = datetime(2025, 1, 6, 9, 0, tzinfo=UTC)
 DELIVERIES_KEPT: Final = 64
@@ -175,6 +175,19 @@ class FakeLedger(_Fake):
             row.transfer = _stored(transfer)
             if transfer.claim_until is None:
                 row.claimant = None
+
+    def adopt(self, transfer: Transfer) -> bool:
+        with self._called("adopt"):
+            stands = self._rows.get(transfer.id)
+            if stands is not None and stands.transfer.region_epoch >= transfer.region_epoch:
+                return False
+            self._rows[transfer.id] = _Row(_stored(transfer))
+            return True
+
+    def unsettled(self, partition: int) -> Iterator[Transfer]:
+        with self._called("unsettled"):
+            found = [row.transfer for row in self._rows.values() if row.transfer.partition == partition and row.transfer.state not in FINAL]
+        yield from found
 
     def page(
         self,
@@ -450,7 +463,22 @@ class FakeOwnership(_Fake):
             self._homes[partition] = (home, epoch)
             return epoch
 
-    def standing(self, partition: int) -> Standing:
+    def remember(self, transfer: Transfer, *, demand_both: bool = False) -> Remembered:
+        with self._called("remember"):
+            assert demand_both is transfer.policy.both_regions
+            return Remembered(durability=Durability.ONE, home=True, region_epoch=self._home(transfer.partition)[1])
+
+    def known(self, transfers: Sequence[str]) -> set[str]:
+        with self._called("known"):
+            assert transfers
+            return set()
+
+    def forget(self, transfer: Transfer) -> None:
+        with self._called("forget"):
+            assert transfer.state in FINAL
+
+    def standing(self, partition: int, *, begin: bool = False) -> Standing:
+        assert begin in {True, False}
         with self._called("standing"):
             home, epoch = self._home(partition)
             if home != self.region:

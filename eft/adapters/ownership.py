@@ -10,7 +10,9 @@ from typing import Final
 
 from eft.domain.names import PARTITIONS
 from eft.domain.ownership import Intent, Mode, Standing
+from eft.domain.transfer import Transfer
 from eft.errors import LostOwnership
+from eft.ports import Durability, Remembered
 
 REGION_EPOCH: Final = 1
 """The first, and while no other region can become home, the only one."""
@@ -20,11 +22,12 @@ class SingleRegionOwnership:
     """`ports.Ownership` without a peer; no requests."""
 
     def __init__(self, *, region: str) -> None:
-        self._region = region
+        self.region = region
 
-    def standing(self, partition: int) -> Standing:
-        """Solo: commits need no ack."""
-        return Standing(partition=partition, home=self._region, region_epoch=REGION_EPOCH, mode=Mode.SOLO)
+    def standing(self, partition: int, *, begin: bool = False) -> Standing:
+        """Solo: commits need no ack; whatever may go on may also begin."""
+        del begin
+        return Standing(partition=partition, home=self.region, region_epoch=REGION_EPOCH, mode=Mode.SOLO)
 
     def owned(self) -> Sequence[int]:
         """All partitions."""
@@ -37,6 +40,19 @@ class SingleRegionOwnership:
     def abandon(self, intent: Intent) -> None:
         """Nothing to write: consuming the token decides."""
         _admit(intent)
+
+    def remember(self, transfer: Transfer, *, demand_both: bool = False) -> Remembered:
+        """Nothing to write: there is no other region."""
+        del transfer, demand_both
+        return Remembered(durability=Durability.ONE, home=True, region_epoch=REGION_EPOCH)
+
+    def known(self, transfers: Sequence[str]) -> set[str]:
+        """None: what was accepted has a row."""
+        del transfers
+        return set()
+
+    def forget(self, transfer: Transfer) -> None:
+        """Nothing to write."""
 
 
 def _admit(intent: Intent) -> None:

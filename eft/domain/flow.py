@@ -36,7 +36,7 @@ class Disposition(StrEnum):
 
 
 class Checksum(StrEnum):
-    """`auto`: SHA-256 where one worker sees all bytes in order, else full-object CRC64NVME; `sha256`: always, if need be by reading back."""
+    """`auto`: SHA-256 where one worker sees all bytes in order, else full-object CRC64NVME; `sha256`: always, if need be read back."""
 
     AUTO = "auto"
     SHA256 = "sha256"
@@ -78,6 +78,8 @@ class Policy(Frozen):
     """Whether the bytes go through the staging bucket; by default only SFTP → SFTP does."""
     receiver_removes: bool = False
     """The receiver takes files as they appear, and nothing else removes our temporary names (DESIGN 5)."""
+    both_regions: bool = False
+    """A transfer is accepted only when both regions have it on record."""
     priority: Priority = Priority.NORMAL
     retry: Retry = Retry()
 

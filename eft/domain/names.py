@@ -93,7 +93,7 @@ def shard_of(*parts: str, shards: int) -> int:
 
 
 def transfer_id(*unique: str, partition: int) -> str:
-    """Returns the id that these parts always have: 32 lower-case hex digits, the first two its partition, the rest a SHA-256 over the parts."""
+    """Returns the id that these parts always have: 32 hex digits, the first two its partition, the rest a SHA-256."""
     return f"{partition:02x}{_digest(*unique).hex()[:30]}"
 
 

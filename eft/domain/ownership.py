@@ -1,9 +1,16 @@
-"""Ownership of partitions by regions (DESIGN 6)."""
+"""Ownership of partitions by regions (DESIGN 6): one row per partition in each region's own table, never replicated.
+
+home's row   { home: me,   region_epoch, mode, state }      decides who executes, and whether a commit needs the peer
+peer's row   { home: them, region_epoch (its gate), … }     acknowledges the home's commits, or refuses them once it was promoted
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from pydantic import AwareDatetime
+
+from eft.domain.endpoint import Frozen
 
 
 class Mode(StrEnum):
@@ -13,18 +20,42 @@ class Mode(StrEnum):
     SOLO = "solo"
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Phase(StrEnum):
+    """Where a partition stands in a planned switch: `draining` begins nothing new, `released` waits for its next home."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    RELEASED = "released"
+
+
+class Partition(Frozen):
+    """A partition as one region's ownership table holds it."""
+
+    number: int
+    home: str
+    region_epoch: int
+    """Rises only when the home changes; fences every earlier home. In the peer's table it is the gate."""
+    mode: Mode = Mode.DUAL
+    phase: Phase = Phase.ACTIVE
+    evidence: bool = True
+    """Whether this table knows everything that may have been committed so far; False once the home may have committed alone."""
+    changed_by: str | None = None
+    why: str | None = None
+    ticket: str | None = None
+    changed_at: AwareDatetime | None = None
+
+
+class Standing(Frozen):
     """This region's right to a partition, as its own ownership table says now."""
 
     partition: int
     home: str
     region_epoch: int
     mode: Mode
+    phase: Phase = Phase.ACTIVE
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(Frozen):
     """What is announced before a commit: this attempt of this transfer will consume this token."""
 
     partition: int
@@ -32,3 +63,38 @@ class Intent:
     attempt: int
     token: str
     region_epoch: int
+    row: str = ""
+    """The committing row as JSON: what another region needs to settle it by its token."""
+    abandoned: bool = False
+    """ABANDON(token) is written: a later attempt may take this one's place."""
+
+
+class IntentAnswer(StrEnum):
+    """What became of an intent."""
+
+    ACKED = "acked"
+    FENCED = "fenced"
+    """The table's row names another home, a higher region_epoch or another mode."""
+    OTHER_TOKEN = "other_token"
+    """An attempt that was never abandoned stands there with another token."""
+
+
+class JournalEntry(Frozen):
+    """An accepted transfer as each region remembers it, with no end: who accepts or discovers asks here first."""
+
+    partition: int
+    transfer: str
+    row: str
+    """The accepted row as JSON."""
+    closed: bool = False
+    """The transfer has come to rest for good; the entry stays, for the source may still show the file."""
+
+
+def may_replace(stands: Intent, new: Intent) -> bool:
+    """Returns whether an intent may stand in another's place: the same token again, or a later attempt after an abandoned one."""
+    return new.token == stands.token or (stands.abandoned and new.attempt > stands.attempt)
+
+
+def first_homes(regions: tuple[str, str], partitions: int) -> list[Partition]:
+    """Returns the partitions of a new pair of regions: even numbers at home in the first, odd ones in the second."""
+    return [Partition(number=n, home=regions[n % 2], region_epoch=1) for n in range(partitions)]

@@ -71,6 +71,10 @@ RESTING = frozenset({State.SETTLED, State.HELD, State.DEAD, State.CANCELLED})
 """States in which nothing happens by itself."""
 
 
+FINAL = frozenset({State.SETTLED, State.CANCELLED})
+"""States that nothing leaves."""
+
+
 class Place(Frozen):
     """One end of a transfer: an endpoint and a path below its root."""
 
@@ -174,6 +178,11 @@ class Transfer(Frozen):
     retry_at: AwareDatetime | None = None
     """After a failed try: when the next may begin."""
     region_epoch: int = 0
+    """Of the era in which this region carries the row; another era's row is nobody's to advance."""
+    elsewhere: str | None = None
+    """The region that carries the transfer on, once it is not this one."""
+    durability: str | None = None
+    """In how many regions it was on record when it was accepted."""
     attempt: int = 0
     """Uploads begun so far, to staging and destination together."""
     tries: int = 0
@@ -205,6 +214,8 @@ class Transfer(Frozen):
     @property
     def next_step(self) -> Step | None:
         """The step that advances this transfer now; None in a resting state."""
+        if self.elsewhere is not None:
+            return None
         if self.state is State.ACCEPTED:
             return Step.STAGE if self.via_staging and self.staged is None else Step.DELIVER
         return NEXT_STEP.get(self.state)

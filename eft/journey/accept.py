@@ -9,9 +9,9 @@ from eft.domain.fingerprint import RemoteFile
 from eft.domain.flow import Flow, Policy
 from eft.domain.names import RemotePath, destination_name, join, partition_of, remote_path, transfer_id
 from eft.domain.transfer import Event, Place, State, Transfer
-from eft.errors import Conflict, Permanent
+from eft.errors import Conflict, Permanent, Transient
 from eft.journey.messages import Message, next_message
-from eft.ports import Engine
+from eft.ports import Durability, Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +66,30 @@ def accept(engine: Engine, request: Submission) -> Transfer:
         destination=Place(endpoint=destination.id, kind=destination.kind, path=path),
         policy=request.policy,
     ).with_(expected_sha256=request.expected_sha256, request_hash=request.request_hash)
-    existing = engine.ledger.create(transfer)
+    transfer, existing = put_on_record(engine, transfer)
     if existing is not None and existing.request_hash != request.request_hash:
         msg = "this Idempotency-Key was used with another body; use a new key"
         raise Conflict(msg, reason="idempotency_mismatch")
     return existing or transfer
+
+
+def put_on_record(engine: Engine, transfer: Transfer) -> tuple[Transfer, Transfer | None]:
+    """Journals a transfer in the peer region and creates its row, or, where the peer is its home, journals it in both; the home adopts it.
+
+    Returns:
+        The transfer as recorded, and the one that was there before, if one was.
+
+    Raises:
+        Transient: `peer_unreachable`, where its policy demands both regions.
+    """
+    remembered = engine.ownership.remember(transfer, demand_both=transfer.policy.both_regions)
+    if transfer.policy.both_regions and remembered.durability is not Durability.BOTH:
+        msg = "the other region cannot be reached, and this transfer is to be accepted by both; send it again"
+        raise Transient(msg, reason="peer_unreachable")
+    transfer = transfer.with_(durability=remembered.durability.value, region_epoch=remembered.region_epoch)
+    if not remembered.home:
+        return transfer, remembered.existing
+    return transfer, engine.ledger.create(transfer)
 
 
 def found_transfer(engine: Engine, flow: Flow, file: RemoteFile, *, source: Endpoint, destination: Endpoint) -> Transfer:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from eft.domain.flow import Disposition, Priority
-from eft.domain.transfer import RESTING, State, Step, Transfer
+from eft.domain.transfer import FINAL, RESTING, State, Step, Transfer
 from eft.errors import Transient
 from eft.journey.deliver import deliver
 from eft.journey.messages import Message, next_message
@@ -36,6 +36,9 @@ def advance(engine: Engine, transfer_id: str, piece: Slice) -> list[Message]:
     now = engine.clock.now()
     if seen.next_step is None or (seen.claim_until or now) > now or (seen.retry_at or now) > now + EARLY:
         return []
+    standing = engine.ownership.standing(seen.partition)
+    if seen.region_epoch != standing.region_epoch:
+        return []
     if not _admitted(engine, seen, piece):
         return _bounce(engine, seen)
     transfer = engine.ledger.claim(transfer_id, worker=piece.worker, now=now, lease=engine.tuning.lease)
@@ -46,6 +49,8 @@ def advance(engine: Engine, transfer_id: str, piece: Slice) -> list[Message]:
         messages = _run(work)
     except Exception as error:  # noqa: BLE001 - every error is classed in one place
         messages = after_error(work, error)
+    if work.transfer.state in FINAL:
+        engine.ownership.forget(work.transfer)
     return messages
 
 

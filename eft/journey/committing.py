@@ -32,6 +32,7 @@ def commit_once(work: Work, sink: Store) -> None:
             attempt=commit.attempt,
             token=commit.token,
             region_epoch=commit.region_epoch,
+            row=work.transfer.model_dump_json(exclude_defaults=True),
         )
     )
     attempted_before = commit.attempted

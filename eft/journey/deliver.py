@@ -110,7 +110,7 @@ def _begin(work: Work, source: Source, file: RemoteFile, sink: Store, path: Remo
     """
     transfer, engine = work.transfer, work.engine
     fingerprint = transfer.fingerprint if transfer.staged is not None else file.fingerprint
-    standing = engine.ownership.standing(transfer.partition)
+    standing = engine.ownership.standing(transfer.partition, begin=True)
     kept = transfer.upload
     if kept is not None and kept.path == path and kept.plan.size == file.size and sink.token_exists(kept.token, kept.path):
         work.enter(State.DELIVERING, transfer)

@@ -13,7 +13,7 @@ from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow
 from eft.domain.transfer import Step, Transfer
 from eft.errors import EftError, Permanent, Transient
-from eft.journey.accept import found_id, found_transfer, refuse_unpinned, refused_transfer
+from eft.journey.accept import found_id, found_transfer, put_on_record, refuse_unpinned, refused_transfer
 from eft.journey.messages import Message, next_message
 from eft.journey.work import Slice
 from eft.ports import Engine
@@ -46,7 +46,8 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     counts = {"listed": 0, "selected": 0, "created": 0, "refused": 0}
     created: list[Transfer] = []
     for batch in batched(_selected(engine, flow, source, counts), LOOK_UP):
-        known = engine.ledger.known([found_id(flow, file) for file in batch])
+        ids = [found_id(flow, file) for file in batch]
+        known = engine.ledger.known(ids) | engine.ownership.known(ids)
         created += _create(engine, flow, [f for f in batch if found_id(flow, f) not in known], counts, ends=(source, destination))
         if piece.over():
             return [*bundled(engine, created), Message(step=Step.DISCOVER, ids=(fire_id,))]
@@ -102,7 +103,8 @@ def _create(
             entry = RefusedName(shown=file.path, why=str(error), fingerprint=file.fingerprint)
             _refuse(engine, flow, entry, counts, ends[0])
             continue
-        if engine.ledger.create(transfer) is None:
+        transfer, existing = put_on_record(engine, transfer)
+        if existing is None:
             counts["created"] += 1
             yield transfer
 

@@ -37,6 +37,7 @@ def stage(work: Work) -> list[Message]:
 
 def _begin(work: Work, source: Source, file: RemoteFile, staging: Sink) -> Upload:
     transfer = work.transfer
+    work.engine.ownership.standing(transfer.partition, begin=True)
     attempt = transfer.attempt + 1
     path = remote_path(f"{transfer.tenant}/{transfer.id}/{attempt}")
     token = staging.mint(path, token=path, transfer=transfer.id, size=file.size, create_directories=True)

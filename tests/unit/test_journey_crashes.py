@@ -22,9 +22,9 @@ def play(kind: tuple[str, str], size: int, *, at: int, rename: str = "posix", **
     for server in world.stores.servers.values():
         server.rename = rename  # type: ignore[assignment]
     world.server(source).put("in/a.bin", b"x" * size)
+    transfer = world.submit(source, destination, **policy)
     point = CrashPoint(at)
     watch(world, point)
-    transfer = world.submit(source, destination, **policy)
     survive(world, transfer.id)
     row = world.ledger.load(transfer.id)
     return world, point, row.state, row.reason
@@ -41,7 +41,7 @@ def points(kind: tuple[str, str], size: int, **play_with: Any) -> int:
 def test_a_crash_anywhere_delivers_exactly_once(kind: tuple[str, str], size: int, rename: str) -> None:
     """Killed at any call, the next worker completes the transfer, and its file has appeared exactly once."""
     expected = b"x" * size
-    for at in range(3, points(kind, size, rename=rename) + 1):
+    for at in range(1, points(kind, size, rename=rename) + 1):
         world, point, state, reason = play(kind, size, at=at, rename=rename)
         appeared = world.server(kind[1]).appeared["out/a.bin"]
         if rename == "plain" and state is State.HELD:
@@ -55,15 +55,15 @@ def test_a_crash_anywhere_delivers_exactly_once(kind: tuple[str, str], size: int
 @pytest.mark.parametrize("kind", [("sftp-a", "s3-a"), ("s3-b", "sftp-b"), ("sftp-a", "sftp-b")], ids=lambda k: f"{k[0]}-{k[1]}")
 def test_a_receiver_that_takes_files_at_once_gets_each_once(kind: tuple[str, str]) -> None:
     """Where the receiver removes files as they appear, a crash anywhere never makes the file appear again."""
-    for at in range(3, points(kind, 10, receiver_removes=True) + 1):
+    for at in range(1, points(kind, 10, receiver_removes=True) + 1):
         source, destination = kind
         world = World()
         world.server(source).put("in/a.bin", b"y" * 10)
         server = world.server(destination)
         server.receiver = lambda path, server=server: server.files.pop(path)  # type: ignore[misc]
+        transfer = world.submit(source, destination, receiver_removes=True)
         point = CrashPoint(at)
         watch(world, point)
-        transfer = world.submit(source, destination, receiver_removes=True)
         survive(world, transfer.id)
         row = world.ledger.load(transfer.id)
         assert row.state is State.SETTLED, (at, point.label, row.state, row.reason)
@@ -77,7 +77,7 @@ def test_a_crash_anywhere_disposes_of_the_source_once(source: str, disposition: 
     policy: dict[str, Any] = {"disposition": disposition}
     if disposition == "archive":
         policy["archive_directory"] = "done"
-    for at in range(3, points((source, "s3-b"), 10, **policy) + 1):
+    for at in range(1, points((source, "s3-b"), 10, **policy) + 1):
         world, point, state, reason = play((source, "s3-b"), 10, at=at, **policy)
         assert (state, world.server("s3-b").appeared["out/a.bin"]) == (State.SETTLED, 1), (point.label, state, reason)
         left = {path: data for path, data in world.server(source).files.items() if path.startswith(("in/", "done/"))}

@@ -1,0 +1,241 @@
+"""Moving partitions between regions: planned (drain, hand over), forced (promote), alone (solo), and together again (rejoin).
+
+Each function may be repeated after a crash at any point; each change is one conditional write that records who, why and ticket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from eft.domain.ownership import JournalEntry, Mode, Partition, Phase
+from eft.domain.transfer import RESTING, State, Transfer
+from eft.errors import Conflict, NotFound, Permanent, Transient
+from eft.ports import Engine, Ledger, OwnershipTable, Peer
+from eft.regions.adoption import adopt_row
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Who wants a change, why, and under which ticket."""
+
+    by: str
+    why: str
+    ticket: str
+
+
+def drain(engine: Engine, number: int, order: Order) -> Partition:
+    """Begins a planned switch at home: nothing new begins in the partition, what runs ends or gives itself back.
+
+    Raises:
+        Permanent: `not_home`; Conflict: `partition_changed`: somebody else changed it meanwhile.
+    """
+    own, seen = _own(engine), _home_row(engine, number)
+    if seen.phase is Phase.DRAINING:
+        return seen
+    return _change(engine, own, seen, order, phase=Phase.DRAINING)
+
+
+def undrain(engine: Engine, number: int, order: Order) -> Partition:
+    """Takes a drain back.
+
+    Raises:
+        Permanent: `not_home`; Conflict: `partition_changed`.
+    """
+    seen = _home_row(engine, number)
+    return seen if seen.phase is Phase.ACTIVE else _change(engine, _own(engine), seen, order, phase=Phase.ACTIVE)
+
+
+def hand_over(engine: Engine, number: int, order: Order) -> Partition:
+    """Ends a planned switch: copies the drained partition's rows to the peer, which becomes its home under the next region_epoch.
+
+    Raises:
+        Permanent: `not_home`, `not_draining`; Transient: `still_busy`: a transfer is claimed or committing; Conflict: `partition_changed`.
+    """
+    own, peer = _own(engine), _peer(engine)
+    there = peer.table.partition(number)
+    here = own.partition(number)
+    if there.home == peer.region:
+        return _follow(engine, own, here, there, order)
+    here = _home_row(engine, number)
+    if here.phase is Phase.ACTIVE:
+        msg = f"partition {number} is active: drain it first"
+        raise Permanent(msg, reason="not_draining")
+    rows = list(engine.ledger.unsettled(number))
+    now = engine.clock.now()
+    busy = [row.id for row in rows if row.state is State.COMMITTING or (row.claim_until or now) > now]
+    if busy:
+        msg = f"{len(busy)} transfers of partition {number} are claimed or committing, such as {busy[0]}; ask again"
+        raise Transient(msg, reason="still_busy", retry_after=timedelta(seconds=5))
+    if here.phase is Phase.DRAINING:
+        here = _change(engine, own, here, order, phase=Phase.RELEASED)
+    for row in rows:
+        _copy(engine.ledger, peer.ledger, row.with_(region_epoch=here.region_epoch + 1))
+    there = _change(
+        engine, peer.table, there, order, home=peer.region, region_epoch=here.region_epoch + 1, mode=here.mode, phase=Phase.ACTIVE
+    )
+    return _follow(engine, own, here, there, order)
+
+
+def promote(engine: Engine, number: int, order: Order, *, old_home_may_be_solo: bool) -> Partition:
+    """Makes this region the partition's home without asking the other, and solo, in one write: the old home gets no more acks.
+
+    With `old_home_may_be_solo` what has no evidence here is held when it is adopted.
+
+    Raises:
+        Conflict: `partition_changed`.
+    """
+    own = _own(engine)
+    seen = own.partition(number)
+    if seen.home == engine.ownership.region:
+        return seen
+    return _change(
+        engine,
+        own,
+        seen,
+        order,
+        home=engine.ownership.region,
+        region_epoch=seen.region_epoch + 1,
+        mode=Mode.SOLO,
+        phase=Phase.ACTIVE,
+        evidence=seen.evidence and not old_home_may_be_solo,
+    )
+
+
+def solo(engine: Engine, number: int, order: Order) -> Partition:
+    """Lets this home commit without its peer. Only where nobody promotes the peer: that is the operator's word.
+
+    Raises:
+        Permanent: `not_home`; Conflict: `partition_changed`.
+    """
+    seen = _home_row(engine, number)
+    return seen if seen.mode is Mode.SOLO else _change(engine, _own(engine), seen, order, mode=Mode.SOLO)
+
+
+def rejoin(engine: Engine, number: int, order: Order) -> Partition:
+    """Brings a solo home and its peer together again, and ends with both acks needed and everything known at the peer.
+
+        peer learns who is home, and that it lacks evidence ─ home turns dual ─ journals and intents are copied ─ peer has the evidence
+
+    Raises:
+        Permanent: `not_home`, `both_home`; Transient: `peer_unreachable`; Conflict: `partition_changed`.
+    """
+    own, peer = _own(engine), _peer(engine)
+    here, there = _home_row(engine, number), peer.table.partition(number)
+    if there.home == peer.region and there.region_epoch >= here.region_epoch:
+        msg = f"{peer.region} is home of partition {number} under region_epoch {there.region_epoch}: rejoin there"
+        raise Permanent(msg, reason="both_home")
+    if here.mode is Mode.DUAL and there.evidence and there.home == here.home:
+        return here
+    there = _change(
+        engine, peer.table, there, order, home=here.home, region_epoch=here.region_epoch, mode=Mode.DUAL, phase=Phase.ACTIVE, evidence=False
+    )
+    if here.mode is Mode.SOLO:
+        here = _change(engine, own, here, order, mode=Mode.DUAL)
+    _reconcile(engine, peer, number)
+    _tell_everything(engine, peer, number)
+    _change(engine, peer.table, there, order, evidence=True)
+    return here if here.evidence else _change(engine, own, here, order, evidence=True)
+
+
+def _reconcile(engine: Engine, peer: Peer, number: int) -> None:
+    """After a promotion: the old home's rows end there, and what was held here for want of evidence is decided by theirs."""
+    for theirs in peer.ledger.unsettled(number):
+        if theirs.state not in RESTING and theirs.elsewhere is None:
+            _end_elsewhere(engine, peer.ledger, theirs)
+    for ours in engine.ledger.unsettled(number):
+        if ours.state is State.HELD and ours.reason == "no_evidence":
+            adopt_row(engine, ours, evidence=_row(peer.ledger, ours.id), intent=peer.table.intent(ours.id))
+
+
+def _row(ledger: Ledger, transfer: str) -> Transfer | None:
+    try:
+        return ledger.load(transfer)
+    except NotFound:
+        return None
+
+
+def _end_elsewhere(engine: Engine, ledger: Ledger, row: Transfer) -> None:
+    """Fences whoever still has an old home's row, and marks it as carried on elsewhere."""
+    now = engine.clock.now()
+    claimed = ledger.claim(row.id, worker=f"rejoin-{engine.clock.nonce()}", now=now, lease=engine.tuning.lease, force=True)
+    if claimed is not None and claimed.state not in RESTING:
+        ledger.save(claimed.with_(elsewhere=engine.ownership.region, claim_until=None, due_at=None), was=claimed.state)
+
+
+def _tell_everything(engine: Engine, peer: Peer, number: int) -> None:
+    """Copies what the peer may have missed: journals, intents, and the rows accepted here alone."""
+    own = _own(engine)
+    for entry in own.journals(number, open_only=False):
+        peer.table.journal(entry)
+    for row in engine.ledger.unsettled(number):
+        peer.table.journal(JournalEntry(partition=number, transfer=row.id, row=row.model_dump_json(exclude_defaults=True)))
+    home = engine.ownership.region
+    for intent in own.intents(number):
+        peer.table.intend(intent, home=home, mode=None)
+
+
+def _follow(engine: Engine, own: OwnershipTable, here: Partition, there: Partition, order: Order) -> Partition:
+    """The old home learns who has the partition now, and ends its rows."""
+    if (here.home, here.region_epoch) != (there.home, there.region_epoch):
+        here = _change(engine, own, here, order, home=there.home, region_epoch=there.region_epoch, mode=there.mode, phase=Phase.ACTIVE)
+    for row in engine.ledger.unsettled(here.number):
+        if row.region_epoch < here.region_epoch and row.elsewhere is None and row.state is not State.CANCELLED:
+            _move_away(engine, row, there.home)
+    return here
+
+
+def _move_away(engine: Engine, row: Transfer, to: str) -> None:
+    claimed = engine.ledger.claim(
+        row.id, worker=f"switch-{engine.clock.nonce()}", now=engine.clock.now(), lease=engine.tuning.lease, force=True
+    )
+    if claimed is not None:
+        engine.ledger.save(claimed.with_(elsewhere=to, claim_until=None, due_at=None), was=claimed.state)
+
+
+def _copy(source: Ledger, target: Ledger, row: Transfer) -> None:
+    """Copies a row with the parts and the reservation of its open attempt."""
+    target.adopt(row.with_(claim_until=None, elsewhere=None))
+    for upload in (row.upload, row.staging):
+        for part in (source.parts(row.id, attempt=upload.attempt) if upload is not None else {}).values():
+            target.record_part(row.id, attempt=upload.attempt if upload else 0, done=part)
+    if row.upload is not None:
+        order = int((row.fingerprint.modified if row.fingerprint and row.fingerprint.modified else row.created).timestamp() * 1000)
+        origin = f"{row.source.endpoint}:{row.source.path}"
+        target.reserve(endpoint=row.destination.endpoint, path=row.upload.path, transfer=row.id, source=origin, order=order)
+
+
+def _home_row(engine: Engine, number: int) -> Partition:
+    row = _own(engine).partition(number)
+    if row.home != engine.ownership.region:
+        msg = f"the home of partition {number} is {row.home}; ask there"
+        raise Permanent(msg, reason="not_home")
+    return row
+
+
+def _change(engine: Engine, table: OwnershipTable, seen: Partition, order: Order, **changes: object) -> Partition:
+    who = {"changed_by": order.by, "why": order.why, "ticket": order.ticket, "changed_at": engine.clock.now()}
+    new = seen.model_copy(update={**who, **changes})
+    if not table.change(new, seen=seen):
+        msg = f"partition {seen.number} was changed by somebody else meanwhile; look again"
+        raise Conflict(msg, reason="partition_changed")
+    return new
+
+
+def _own(engine: Engine) -> OwnershipTable:
+    return _peer(engine).own
+
+
+def _peer(engine: Engine) -> Peer:
+    if engine.peer is None:
+        msg = "one region is configured: there is no peer to switch to"
+        raise Permanent(msg, reason="no_peer")
+    return engine.peer
+
+
+def will_be_held(engine: Engine, number: int, *, old_home_may_be_solo: bool) -> Iterator[JournalEntry]:
+    """Yields what a promotion would hold: shown before it happens."""
+    own = _own(engine)
+    if old_home_may_be_solo or not own.partition(number).evidence:
+        yield from (entry for entry in own.journals(number) if own.intent(entry.transfer) is None)
