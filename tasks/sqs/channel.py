@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn
 
 import boto3
 from kombu import Connection
-from kombu.asynchronous import get_event_loop
+from kombu.asynchronous import Hub, get_event_loop
 from kombu.exceptions import ChannelError, OperationalError
 from kombu.transport import virtual
 
@@ -63,6 +63,7 @@ class Channel(virtual.Channel):
         self._leases = Leases(self._calls, self._options)
         self._pollers: dict[str, Poller] = {}
         self._stopped: list[Poller] = []
+        self._on_the_way: dict[str, str] = {}
         self._window = Window(self)
         self._window.on_ack = self._leases.delete
         self._window.on_reject = self._rejected
@@ -86,7 +87,7 @@ class Channel(virtual.Channel):
         if hub is not None and queue not in self._pollers:
             poller = self._pollers[queue] = Poller(
                 queue,
-                partial(hub.call_soon, self._deliver),
+                partial(self._hand_over, hub),
                 calls=self._calls,
                 options=self._options,
                 window=self._window,
@@ -102,6 +103,7 @@ class Channel(virtual.Channel):
         if queue is not None and queue not in self._active_queues and (poller := self._pollers.pop(queue, None)):
             poller.stop()
             self._stopped.append(poller)
+            self._turn_back(queue)
 
     def close(self) -> None:
         """Ends all polls and gives back what is held; takes little more than close_grace."""
@@ -117,9 +119,24 @@ class Channel(virtual.Channel):
         super().close()
         self._leases.close(until)
 
+    def _hand_over(self, hub: Hub, queue: str, message: dict[str, Any]) -> None:
+        """Brings a message from its poll's thread into the worker's loop."""
+        self._on_the_way[message["properties"]["delivery_tag"]] = queue
+        hub.call_soon(self._deliver, queue, message)
+        if queue not in self._active_queues:
+            self._turn_back(queue)
+
+    def _turn_back(self, queue: str) -> None:
+        """Gives back what the loop has not taken yet: a loop that has stopped takes nothing any more."""
+        for tag in [tag for tag, its_queue in list(self._on_the_way.items()) if its_queue == queue]:
+            if self._on_the_way.pop(tag, None) is not None:
+                self._window.reject(tag, requeue=True)
+
     def _deliver(self, queue: str, message: dict[str, Any]) -> None:
         """Hands a message to its consumer, in the worker's loop."""
         tag = message["properties"]["delivery_tag"]
+        if self._on_the_way.pop(tag, None) is None:
+            return
         callbacks = None if self.closed else self.connection._callbacks  # noqa: SLF001 - as virtual.Transport
         callback = callbacks.get(queue) if callbacks else None
         if callback is None or draining():

@@ -46,7 +46,9 @@ def work(self: "Task[Any, Any]", name: str, seconds: float = 0.0) -> None:
 
 @app.task(bind=True, name="slice")
 def a_slice(self: "Task[Any, Any]", name: str, seconds: float) -> None:
-    """Works until it is done, or gives itself back when the worker drains."""
+    """Works until it is done, or gives itself back when the worker drains; begins only when it does not."""
+    if drain.draining():
+        raise Reject("draining", requeue=True)
     tell("began", name, self)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
