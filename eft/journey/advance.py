@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from eft.domain.flow import Disposition, Priority
 from eft.domain.transfer import FINAL, RESTING, State, Step, Transfer
-from eft.errors import Transient
+from eft.errors import LostOwnership, Transient
 from eft.journey.deliver import deliver
 from eft.journey.messages import Message, next_message
 from eft.journey.outcome import after_error
@@ -36,8 +36,7 @@ def advance(engine: Engine, transfer_id: str, piece: Slice) -> list[Message]:
     now = engine.clock.now()
     if seen.next_step is None or (seen.claim_until or now) > now or (seen.retry_at or now) > now + EARLY:
         return []
-    standing = engine.ownership.standing(seen.partition)
-    if seen.region_epoch != standing.region_epoch:
+    if not _in_our_era(engine, seen):
         return []
     if not _admitted(engine, seen, piece):
         return _bounce(engine, seen)
@@ -52,6 +51,14 @@ def advance(engine: Engine, transfer_id: str, piece: Slice) -> list[Message]:
     if work.transfer.state in FINAL:
         engine.ownership.forget(work.transfer)
     return messages
+
+
+def _in_our_era(engine: Engine, transfer: Transfer) -> bool:
+    """Returns whether this region is the partition's home, under the region_epoch that the row was written for."""
+    try:
+        return engine.ownership.standing(transfer.partition).region_epoch == transfer.region_epoch
+    except LostOwnership:
+        return False
 
 
 def _run(work: Work) -> list[Message]:
