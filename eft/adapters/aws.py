@@ -363,7 +363,8 @@ def _translate_refusal(error: ClientError, what: str, *, code: str, status: int,
             reason="access_denied",
             endpoint=endpoint,
         )
-    if code == "NoSuchBucket":
+    # An answer to HeadBucket has no body, hence no code but the status.
+    if code == "NoSuchBucket" or (code == "404" and error.operation_name == "HeadBucket"):
         return NotFound(f"{what} does not exist; check the bucket's name", reason="bucket_missing", endpoint=endpoint)
     if code in _WRONG_REGION or status in {301, 307}:
         right = _right_region(error)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
 from botocore.awsrequest import AWSResponse
@@ -144,3 +146,33 @@ def refusal(status: int, code: str, *, headers: dict[str, str] | None = None, ex
     body = f"<Error><Code>{code}</Code><Message>scripted</Message>{extra}</Error>".encode() if code else b""
     answered = HTTPHeaders.from_dict({"Content-Type": "application/xml", **(headers or {})})
     return AWSResponse("https://s3.example", status, answered, _Raw(body))
+
+
+@contextmanager
+def serving(status: int, headers: dict[str, str], body: bytes) -> Iterator[str]:
+    """Gives the address of a server that answers every request with this and hangs up."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+            self.close_connection = True
+
+        do_GET = do_POST = _answer  # noqa: N815 - http.server looks these names up
+
+        def log_message(self, *_: object) -> None:
+            """The test speaks."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

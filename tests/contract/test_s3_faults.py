@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from botocore.awsrequest import AWSResponse
@@ -27,7 +25,7 @@ from eft.domain.fingerprint import Fingerprint, RemoteFile
 from eft.domain.names import remote_path
 from eft.errors import EftError, Permanent, Transient
 from eft.ports import CommitOutcome
-from tests.contract.buckets import MOTO_KEYS, REGION, Bucket, Scripted, new_bucket, refusal, seaweed_session
+from tests.contract.buckets import MOTO_KEYS, REGION, Bucket, Scripted, new_bucket, refusal, seaweed_session, serving
 from tests.contract.store_suite import content_of, mint, read, uploaded
 from tests.servers import Aws
 
@@ -264,29 +262,9 @@ def test_aws_does_not_lose_its_checksums_by_one_refusal(bucket: Bucket) -> None:
 
 @contextmanager
 def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[Bucket]:
-    """A server that answers every GET with this and hangs up."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-            self.close_connection = True
-
-        def log_message(self, *_: object) -> None:
-            """The test speaks."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield Bucket(AwsSession(region=REGION, endpoint_url=f"http://127.0.0.1:{server.server_port}", keys=MOTO_KEYS, tries=1), "b")
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    """A bucket whose server answers everything with this and hangs up."""
+    with serving(status, headers, body) as url:
+        yield Bucket(AwsSession(region=REGION, endpoint_url=url, keys=MOTO_KEYS, tries=1), "b")
 
 
 def a_file(size: int) -> RemoteFile:

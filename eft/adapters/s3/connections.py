@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from eft.adapters.aws import AwsSession, Role, StaticKeys
+from eft.adapters.aws import TRIES, AwsSession, Role, StaticKeys
 from eft.adapters.s3.bucket import Place
 from eft.adapters.s3.probe import probe_bucket
 from eft.adapters.s3.store import S3Staging, S3Store
@@ -50,11 +50,14 @@ class S3Connections:
     assumed with the tenant's id as external id, which the customer's trust policy must ask for.
     """
 
-    def __init__(self, secrets: Secrets, clock: Clock, *, staging: StagingBucket, endpoint_url: str | None = None) -> None:
+    def __init__(
+        self, secrets: Secrets, clock: Clock, *, staging: StagingBucket, endpoint_url: str | None = None, tries: int = TRIES
+    ) -> None:
         self._secrets = secrets
         self._clock = clock
         self._staging = staging
         self._endpoint_url = endpoint_url
+        self._tries = tries
         self._lock = threading.Lock()
         self._sessions: OrderedDict[_Principal, AwsSession] = OrderedDict()
 
@@ -113,6 +116,7 @@ class S3Connections:
                 keys=principal.keys,
                 role=principal.role,
                 sts_endpoint_url=self._endpoint_url,
+                tries=self._tries,
             )
             self._sessions[principal] = session
             while len(self._sessions) > SESSIONS:
