@@ -81,10 +81,6 @@ class ChannelPipe:
             raise ConnectionResetError
         return received
 
-    def ready(self) -> bool:
-        """Returns whether bytes are there."""
-        return self._channel.recv_ready()
-
     def _wait_until(self, until: float) -> None:
         left = until - time.monotonic()
         if left <= 0:

@@ -20,20 +20,22 @@ from eft.ports import Bytes, CommitOutcome, Committed, Source
 
 
 class SftpUploading:
-    """ports.Uploading: writes go out ahead of their answers; a part is durable once the server has acknowledged all of its writes."""
+    """ports.Uploading: writes go out ahead of their answers within a part; a part is durable once the server has acknowledged them all.
+
+    Each part is waited for, so that a cut connection or a killed worker costs the part in hand and no other.
+    """
 
     def __init__(self, sink: SftpSink, upload: Upload, handle: bytes) -> None:
         self._sink = sink
         self._session = sink.session
         self._upload = upload
         self._handle = handle
-        self._asked: deque[tuple[int, int | None]] = deque()
-        """Requests under way, oldest first; the last one of a part carries its number."""
-        self._durable: list[tuple[int, str | None]] = []
+        self._asked: deque[int] = deque()
+        """Requests under way, oldest first."""
         self._closed = False
 
     def write(self, part: Part, chunks: Iterable[Bytes]) -> list[tuple[int, str | None]]:
-        """Takes all chunks of a part and returns (number, None) of the parts acknowledged since the last call.
+        """Takes all chunks of a part and returns its number, once it is acknowledged.
 
         Raises:
             Permanent: `permission_denied`; `part_size_differs` when the chunks are not the part.
@@ -43,55 +45,44 @@ class SftpUploading:
         for block in _blocks(chunks, self._session.write_size):
             if sent + len(block) > part.size:
                 raise _not_the_part(part, sent + len(block))
-            while len(self._asked) >= self._session.writes_ahead:
-                self._settle_oldest()
-            ident = self._session.post_write(self._handle, part.start + sent, block)
+            self._settle(leaving=self._session.writes_ahead - 1)
+            self._asked.append(self._session.post_write(self._handle, part.start + sent, block))
             sent += len(block)
-            self._asked.append((ident, part.number if sent == part.size else None))
         if sent != part.size:
             raise _not_the_part(part, sent)
-        if not part.size:
-            self._durable.append((part.number, None))
-        while self._asked and self._session.wire.arrived(self._asked[0][0]):
-            self._settle_oldest()
-        return self._give()
+        self._settle()
+        return [(part.number, None)]
 
     def finish(self) -> list[tuple[int, str | None]]:
-        """Waits for all answers, has the server write to its disk where it offers that, closes and checks the closing.
+        """Has the server write to its disk where it offers that, closes and checks the closing; no part is left to be returned.
 
         Raises:
             Transient: `disk_full`, `write_failed`, `stalled`, `connection_lost`.
         """
-        while self._asked:
-            self._settle_oldest()
+        self._settle()
         try:
             self._session.fsync(self._handle)
             self._closed = True
             self._session.close(self._handle)
         except Refused as refused:
             raise self._sink.write_error(refused, self._upload) from None
-        return self._give()
+        return []
 
     def leave(self) -> None:
         """Lets go of what is still open, after an error or an early end."""
-        for ident, _ in self._asked:
+        for ident in self._asked:
             self._session.wire.forget(ident)
         self._asked.clear()
         if not self._closed:
             self._session.drop(self._handle)
 
-    def _settle_oldest(self) -> None:
-        ident, number = self._asked.popleft()
-        try:
-            self._session.wire.take(ident).expect(Kind.STATUS)
-        except Refused as refused:
-            raise self._sink.write_error(refused, self._upload) from None
-        if number is not None:
-            self._durable.append((number, None))
-
-    def _give(self) -> list[tuple[int, str | None]]:
-        given, self._durable = self._durable, []
-        return given
+    def _settle(self, *, leaving: int = 0) -> None:
+        """Takes the oldest answers until at most so many are under way."""
+        while len(self._asked) > leaving:
+            try:
+                self._session.wire.take(self._asked.popleft()).expect(Kind.STATUS)
+            except Refused as refused:
+                raise self._sink.write_error(refused, self._upload) from None
 
 
 class SftpSink(Rooted):

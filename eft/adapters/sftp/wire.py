@@ -94,9 +94,6 @@ class Pipe(Protocol):
     def receive(self, *, until: float) -> bytes:
         """Returns at least one byte, waiting for it."""
 
-    def ready(self) -> bool:
-        """Returns whether `receive` would return at once."""
-
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
@@ -260,13 +257,6 @@ class Wire:
     def call(self, kind: Kind, *fields: Bytes, patience: float | None = None) -> Reply:
         """Sends a request and returns its reply."""
         return self.take(self.post(kind, *fields), patience=patience)
-
-    def arrived(self, ident: int) -> bool:
-        """Returns whether the reply to a request is here already."""
-        self._flush()
-        while ident not in self._arrived and (self._rest or self._pipe.ready()):
-            self._pump(None)
-        return ident in self._arrived
 
     def forget(self, ident: int) -> None:
         """Gives up a request: its reply is dropped when it comes."""
