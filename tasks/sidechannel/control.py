@@ -11,6 +11,7 @@ from celery.utils.functional import pass1
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 from celery.worker.control import Panel
+from kombu.exceptions import OperationalError
 from kombu.pidbox import Mailbox, Node
 
 from tasks import drain
@@ -31,7 +32,9 @@ class SideControl(Control):
         self.mailbox = _mailbox(app, self.Mailbox)
 
     def broadcast(self, command: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - Celery's signature
-        """Sends the command and returns the replies, if any were asked for; raises when Redis is not there.
+        """Sends the command and returns the replies, if any were asked for.
+
+        Raises kombu's OperationalError, within seconds, when Redis is not there.
 
         Without a side channel nobody hears, and the answer is None as from a cluster without workers.
         """
@@ -40,7 +43,10 @@ class SideControl(Control):
         if not attached(self.app):
             return None
         with connect(self.app) as own:
-            return super().broadcast(command, *args, **{**kwargs, "connection": own, "channel": own.channel()})
+            try:
+                return super().broadcast(command, *args, **{**kwargs, "connection": own, "channel": own.channel()})
+            except own.recoverable_connection_errors as error:
+                raise OperationalError(f"no Redis: {type(error).__name__}") from error
 
     def _after_fork(self) -> None:
         """Celery would reset a pool of connections here; each command has its own."""

@@ -181,6 +181,10 @@ class Queues:
             int(attributes["ApproximateNumberOfMessagesNotVisible"]),
         )
 
+    def until_counted(self, queue: str, visible: int, hidden: int) -> None:
+        """Waits until the queue holds so many messages."""
+        eventually(lambda: self.count(queue) == (visible, hidden))
+
     def empty(self, queue: str) -> bool:
         return self.count(queue) == (0, 0)
 
@@ -285,6 +289,10 @@ class Engine:
             return []
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         return [line for line in lines if event in {None, line["event"]}]
+
+    def until_told(self, event: str, *names: str) -> None:
+        """Waits until every named task has told of the event."""
+        eventually(lambda: set(names) <= set(self.times(event)))
 
     def times(self, event: str) -> Counter[str]:
         """Returns how often each task told of the event."""

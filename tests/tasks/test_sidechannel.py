@@ -3,14 +3,23 @@
 import base64
 import json
 import sys
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import pytest
+from celery import Celery
+from celery.events import EventReceiver
+from kombu.exceptions import OperationalError
 
+from tasks.sidechannel import attach, events, link
+from tasks.sidechannel.events import publisher_of
+from tasks.sidechannel.link import connect
 from tests.tasks.conftest import Engine, MakeQueues, Process, RedisServer, StartEngine, eventually, free_port
 
 PASSWORD: Final = "operator:secret"
@@ -18,8 +27,8 @@ PASSWORD: Final = "operator:secret"
 
 def _pong(here: Engine) -> set[str]:
     try:
-        answers = here.app.control.ping(timeout=1.0)
-    except OSError:
+        answers = here.app.control.ping(timeout=1.0) or []
+    except OperationalError:
         return set()
     return {name for answer in answers for name in answer}
 
@@ -34,7 +43,7 @@ def test_remote_control_reaches_workers(make_queues: MakeQueues, engine: StartEn
     queues = make_queues(visibility=60)
     here = engine(queues.transport(visibility_timeout=60), redis=redis_server.url)
     prefork, threads = here.worker("prefork"), here.worker("threads")
-    control = here.app.control
+    control: Any = here.app.control
     eventually(lambda: _pong(here) == {"w1@test", "w2@test"})
     registered = control.inspect(["w1@test"], timeout=10).registered()
     assert "work" in registered["w1@test"]
@@ -168,3 +177,110 @@ def test_flower_refuses_to_start_without_a_password(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "tasks.monitoring", *arguments]
         process = Process.start(command, tmp_path / "log", {"EFT_FLOWER_AUTH": auth, "EFT_REDIS_URL": ""})
         assert process.popen.wait(60) == 2
+
+
+@pytest.fixture
+def app() -> Celery:
+    """An app of its own, not yet attached."""
+    return Celery("side", set_as_current=False)
+
+
+def _listen(app: Celery, heard: list[dict[str, Any]], enough: Callable[[], bool]) -> None:
+    with connect(app) as connection:
+        receiver = EventReceiver(connection, handlers={"*": heard.append}, app=app)
+        listening = receiver.itercapture(limit=None, timeout=1, wakeup=False)
+        next(listening)
+        heard.append({"type": "listening"})
+        while not enough():
+            with suppress(TimeoutError):
+                next(listening)
+
+
+def test_events_reach_whoever_listens(app: Celery, redis_server: RedisServer) -> None:
+    """What is told arrives in order and with its sender; what cannot be JSON is dropped, and the rest goes on."""
+    attach(app, redis_server.url)
+    heard: list[dict[str, Any]] = []
+    listener = threading.Thread(target=_listen, args=(app, heard, lambda: heard[-1]["type"] == "worker-offline"), daemon=True)
+    listener.start()
+    eventually(lambda: heard)
+    time.sleep(0.5)
+    with app.events.default_dispatcher(hostname="here") as dispatcher:
+        dispatcher.send("task-odd", what=object())
+        time.sleep(0.2)
+        for n in range(300):
+            dispatcher.send("task-custom", n=n, retry=True)
+        dispatcher.publish("task-sent", {"n": 300}, None)
+        dispatcher.flush()
+        time.sleep(0.2)
+        dispatcher.send("worker-offline")
+    listener.join(30)
+    told = [event["n"] for event in heard if event["type"].startswith("task-")]
+    assert told == list(range(301))
+    assert {event["hostname"] for event in heard[1:]} == {"here"}
+    assert publisher_of(app).dropped == 1
+
+
+def test_a_dispatcher_tells_what_it_is_asked_for(app: Celery, redis_server: RedisServer) -> None:
+    """Groups and the on/off switch are Celery's; whoever watches the switch is called."""
+    attach(app, redis_server.url)
+    dispatcher = app.events.Dispatcher(hostname="here", groups=["worker"])
+    told = publisher_of(app)
+    dispatcher.send("task-custom")
+    assert not told._buffer
+    switched: list[str] = []
+    dispatcher.on_enabled.add(lambda: switched.append("on"))
+    dispatcher.on_disabled.add(lambda: switched.append("off"))
+    dispatcher.disable()
+    dispatcher.disable()
+    dispatcher.send("worker-custom")
+    assert not told._buffer
+    dispatcher.enable()
+    assert switched == ["off", "on"]
+    assert dispatcher.connection is None
+
+
+def test_telling_never_waits_and_keeps_a_bounded_number(app: Celery, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Redis, telling costs nothing and the oldest events go; with Redis the kept ones go out."""
+    monkeypatch.setattr(events, "KEPT", 50)
+    monkeypatch.setattr(events, "LET_OTHERS_RETURN", 0.0)
+    redis_server.kill()
+    attach(app, redis_server.url)
+    dispatcher = app.events.Dispatcher(hostname="here")
+    began = time.monotonic()
+    for n in range(1000):
+        dispatcher.send("task-custom", n=n)
+    dispatcher.close()
+    assert time.monotonic() - began < 1
+    publisher = publisher_of(app)
+    assert publisher.dropped >= 949
+    eventually(lambda: publisher._failures)
+    redis_server.start()
+    eventually(lambda: not publisher._buffer and publisher._connected)
+    redis_server.kill()
+    for n in range(3):
+        dispatcher.send("task-custom", n=n)
+    eventually(lambda: not publisher._connected)
+    assert len(publisher._buffer) == 3
+
+
+def test_without_a_side_channel_nothing_is_told(app: Celery) -> None:
+    """No address: events and commands go nowhere, and nobody minds."""
+    attach(app, "redis://127.0.0.1:1/0")
+    attach(app, None)
+    with app.events.default_dispatcher() as dispatcher:
+        dispatcher.enable()
+        assert not dispatcher.enabled
+        dispatcher.send("task-custom")
+        dispatcher.publish("task-sent", {}, None)
+        dispatcher.extend_buffer(dispatcher)
+    assert app.control.ping() is None
+    assert not link.attached(app)
+
+
+def test_a_command_into_nowhere_fails_soon(app: Celery) -> None:
+    """Without Redis a command raises within seconds rather than waiting for it."""
+    attach(app, f"redis://127.0.0.1:{free_port()}/0")
+    began = time.monotonic()
+    with pytest.raises(OperationalError):
+        app.control.ping()
+    assert time.monotonic() - began < 15

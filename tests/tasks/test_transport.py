@@ -85,7 +85,8 @@ def test_a_message_is_readable_json(make_queues: MakeQueues, engine: StartEngine
 def test_a_message_for_no_queue_is_an_error(make_queues: MakeQueues, engine: StartEngine) -> None:
     """Neither an unknown queue nor an unbound routing key swallows a message; queues are not purged or deleted."""
     here = engine(make_queues().transport())
-    with here.app.connection_for_write() as connection, connection.channel() as channel:
+    with here.app.connection_for_write() as connection:
+        channel: Any = connection.channel()
         with pytest.raises(ChannelError):
             channel.basic_publish(channel.prepare_message("{}"), "", "nowhere")
         channel.exchange_declare("somewhere", "direct")
@@ -174,7 +175,7 @@ def test_broken_messages_end_in_the_dead_letter_queue(pool: str, make_queues: Ma
 def test_a_worker_without_work_rests(make_queues: MakeQueues, engine: StartEngine) -> None:
     """With empty queues, and with its window full, a worker uses less than 2 % of a core."""
     queues, full = make_queues("a", "b", "c", "d"), make_queues("a", "b")
-    transport = {"wait_time_seconds": 5, "visibility_timeout": 30}
+    transport: dict[str, Any] = {"wait_time_seconds": 5, "visibility_timeout": 30}
     idle = engine(queues.transport(**transport))
     busy = engine(full.transport(**transport))
     workers = [idle.worker("prefork"), idle.worker("threads"), busy.worker("threads", concurrency=1)]

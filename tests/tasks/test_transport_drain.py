@@ -1,9 +1,10 @@
 """SIGTERM: a worker gives back what it holds and leaves."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
-from tests.tasks.conftest import MakeQueues, Process, StartEngine, eventually
+from tests.tasks.conftest import Engine, MakeQueues, Process, StartEngine, eventually
 
 POOLS: Final = ("prefork", "threads")
 
@@ -11,6 +12,10 @@ POOLS: Final = ("prefork", "threads")
 def _terminate(workers: list[Process]) -> list[float]:
     with ThreadPoolExecutor() as ends:
         return list(ends.map(Process.terminate, workers))
+
+
+def _two_began(here: Engine) -> bool:
+    return len(here.story("began")) == 2
 
 
 def test_a_worker_leaves_within_five_seconds(make_queues: MakeQueues, engine: StartEngine) -> None:
@@ -26,8 +31,9 @@ def test_a_worker_leaves_within_five_seconds(make_queues: MakeQueues, engine: St
             here.send("slice", f"s{n}", 60, queue=queues.names[n % 2])
         both.append((here, queues))
     for here, queues in both:
-        eventually(lambda here=here: len(here.story("began")) == 2)
-        eventually(lambda queues=queues: sum(queues.count(name)[1] for name in queues.names) == 6)
+        for name in queues.names:
+            queues.until_counted(name, 0, 3)
+        eventually(partial(_two_began, here))
     assert all(seconds < 5 for seconds in _terminate(workers))
     assert [worker.popen.returncode for worker in workers] == [0, 0]
     for here, queues in both:
@@ -48,15 +54,15 @@ def test_prefetched_messages_do_not_wait_for_running_tasks(make_queues: MakeQueu
         both.append((here, queues))
     for here, queues in both:
         here.send("work", "stubborn", 8)
-        eventually(lambda here=here: here.story("began"))
+        here.until_told("began", "stubborn")
         for n in range(2):
             here.send("work", f"later{n}")
         here.send("work", "counted", countdown=60)
-        eventually(lambda queues=queues: queues.count(queues.names[0]) == (0, 4))
+        queues.until_counted(queues.names[0], 0, 4)
     for worker in workers:
         worker.popen.terminate()
     for (here, queues), worker in zip(both, workers, strict=True):
-        eventually(lambda queues=queues: queues.count(queues.names[0]) == (3, 1))
+        queues.until_counted(queues.names[0], 3, 1)
         assert worker.alive
         assert not here.story("ended")
     for (here, queues), worker in zip(both, workers, strict=True):

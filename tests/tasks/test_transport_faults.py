@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -40,9 +41,13 @@ class Trial:
 
     def done_once(self, stem: str, count: int) -> None:
         names = [f"{stem}{n}" for n in range(count)]
-        eventually(lambda: set(self.here.times("ended")) >= set(names))
+        self.here.until_told("ended", *names)
         assert {name: self.here.times("began")[name] for name in names} == dict.fromkeys(names, 1)
         self.proxy.wait_until_met(PATIENCE)
+
+
+def _came_again(trial: Trial) -> bool:
+    return trial.here.times("began")["refused"] > 1
 
 
 @pytest.fixture
@@ -84,7 +89,7 @@ def test_workers_go_on_through_every_fault(trials: Callable[..., list[Trial]]) -
             trial.proxy.inject("ChangeMessageVisibilityBatch", fault)
         trial.here.send("refuse", "refused")
     for trial in both:
-        eventually(lambda trial=trial: trial.here.times("began")["refused"] > 1)
+        eventually(partial(_came_again, trial))
         trial.proxy.wait_until_met(PATIENCE)
         assert trial.worker.alive
 
@@ -95,7 +100,7 @@ def test_work_resumes_after_the_endpoint_was_dead(seconds: float, trials: Callab
     both = trials(visibility=60, prefetch=1)
     for trial in both:
         trial.send("meanwhile", 1)
-        eventually(lambda trial=trial: trial.here.times("began")["meanwhile0"])
+        trial.here.until_told("began", "meanwhile0")
     for trial in both:
         trial.proxy.stop()
         trial.send("waiting", 5)
@@ -105,7 +110,7 @@ def test_work_resumes_after_the_endpoint_was_dead(seconds: float, trials: Callab
         trial.proxy.start()
     for trial in both:
         trial.done_once("waiting", 5)
-        eventually(lambda trial=trial: trial.queues.empty(trial.queues.names[0]))
+        trial.queues.until_counted(trial.queues.names[0], 0, 0)
         assert trial.here.times("began")["meanwhile0"] == 1
         assert trial.worker.alive
 
@@ -130,7 +135,7 @@ def test_a_task_sends_the_next_through_faults(trials: Callable[..., list[Trial]]
         for n in range(4):
             trial.here.send("forward", f"f{n}")
     for trial in both:
-        eventually(lambda trial=trial: {f"f{n}+" for n in range(4)} <= set(trial.here.times("ended")))
+        trial.here.until_told("ended", *(f"f{n}+" for n in range(4)))
         trial.proxy.wait_until_met(PATIENCE)
 
 

@@ -349,7 +349,8 @@ def test_a_message_can_be_fetched_without_a_loop(make_queues: MakeQueues, engine
     here = engine(queues.transport())
     queues.client.send_message(QueueUrl=queues.urls[name], MessageBody="broken")
     options = queues.transport(wait_time_seconds=0)
-    with Connection(f"{SCHEME}://", transport_options=options) as connection, connection.channel() as channel:
+    with Connection(f"{SCHEME}://", transport_options=options) as connection:
+        channel: Any = connection.channel()
         assert channel.basic_get(name) is None
         here.send("work", "one")
         message = eventually(lambda: channel.basic_get(name))
@@ -358,5 +359,6 @@ def test_a_message_can_be_fetched_without_a_loop(make_queues: MakeQueues, engine
         eventually(lambda: queues.dead(name) == 1 or channel.basic_get(name))
     eventually(lambda: queues.empty(name))
     options["endpoint_url"] = "http://127.0.0.1:1"
-    with Connection(f"{SCHEME}://", transport_options=options) as connection, connection.channel() as channel:
+    with Connection(f"{SCHEME}://", transport_options=options) as connection:
+        channel = connection.channel()
         assert channel.basic_get(name) is None

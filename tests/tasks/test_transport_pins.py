@@ -50,7 +50,7 @@ def parameters(function: Any) -> str:  # noqa: ANN401 - any callable
         (Hub.call_repeatedly, "self delay callback args"),
         (Node.handle, "self method arguments"),
         (Mailbox.Node, "self hostname state channel handlers"),
-        (Control._after_fork, "self"),
+        (vars(Control)["_after_fork"], "self"),
         (Events.__init__, "self capp io_loop db persistent enable_events state_save_interval max_tasks_in_memory kwargs"),
         (Events.run, "self"),
         (Events.on_event, "self event"),
