@@ -559,8 +559,8 @@ class Remembered:
     """The answer to `remember`."""
 
     durability: Durability
-    home: bool
-    """Whether this region is the transfer's home and creates its row."""
+    home: str
+    """The region that creates its row and carries it out."""
     region_epoch: int = 0
     existing: Transfer | None = None
     """The transfer that was on record before, where the peer is home."""

@@ -466,7 +466,7 @@ class FakeOwnership(_Fake):
     def remember(self, transfer: Transfer, *, demand_both: bool = False) -> Remembered:
         with self._called("remember"):
             assert demand_both is transfer.policy.both_regions
-            return Remembered(durability=Durability.ONE, home=True, region_epoch=self._home(transfer.partition)[1])
+            return Remembered(durability=Durability.ONE, home=self.region, region_epoch=self._home(transfer.partition)[1])
 
     def known(self, transfers: Sequence[str]) -> set[str]:
         with self._called("known"):

@@ -10,11 +10,11 @@ from eft.domain.endpoint import HostKey, S3Endpoint, SftpEndpoint
 from eft.domain.flow import Flow, Policy, Selection
 from eft.domain.transfer import RESTING, Step, Transfer
 from eft.errors import EftError
-from eft.journey.accept import Submission, accept, first_message
+from eft.journey.accept import Submission, accept
 from eft.journey.advance import advance
 from eft.journey.discover import after_failed_discover, discover
 from eft.journey.lane import copy_lane
-from eft.journey.messages import Message
+from eft.journey.messages import Message, next_message
 from eft.journey.operate import run_flow
 from eft.journey.sweep import sweep
 from eft.journey.work import Slice
@@ -81,7 +81,7 @@ class World:
             policy=Policy.model_validate(policy),
         )
         transfer = accept(self.engine, request)
-        self.queue.append(first_message(transfer))
+        self.queue += next_message(transfer)
         return transfer
 
     def flow(self, source: str, destination: str, *, selection: dict[str, object] | None = None, **policy: object) -> Flow:

@@ -44,7 +44,7 @@ class SingleRegionOwnership:
     def remember(self, transfer: Transfer, *, demand_both: bool = False) -> Remembered:
         """Nothing to write: there is no other region."""
         del transfer, demand_both
-        return Remembered(durability=Durability.ONE, home=True, region_epoch=REGION_EPOCH)
+        return Remembered(durability=Durability.ONE, home=self.region, region_epoch=REGION_EPOCH)
 
     def known(self, transfers: Sequence[str]) -> set[str]:
         """None: what was accepted has a row."""

@@ -56,9 +56,13 @@ def up(
     raise typer.Exit(int(local("up").run(directory=directory, port=port) or 0))
 
 
-def demo() -> None:
+def demo(
+    *,
+    directory: DirectoryOption = DIRECTORY,
+    keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, until Ctrl-C.")] = False,
+) -> None:
     """Start everything, move a few hundred files between two customers, verify each one, stop.
 
     Exit code 0 if every check holds, 1 if one fails.
     """
-    raise typer.Exit(int(local("demo").run() or 0))
+    raise typer.Exit(int(local("demo").run(home=directory, keep=keep) or 0))

@@ -44,6 +44,11 @@ class Partition(Frozen):
     ticket: str | None = None
     changed_at: AwareDatetime | None = None
 
+    @property
+    def decisive(self) -> tuple[str, int, Mode, Phase, bool]:
+        """What a change is conditional on; who made the last one is not."""
+        return (self.home, self.region_epoch, self.mode, self.phase, self.evidence)
+
 
 class Standing(Frozen):
     """This region's right to a partition, as its own ownership table says now."""

@@ -87,8 +87,8 @@ def put_on_record(engine: Engine, transfer: Transfer) -> tuple[Transfer, Transfe
         msg = "the other region cannot be reached, and this transfer is to be accepted by both; send it again"
         raise Transient(msg, reason="peer_unreachable")
     transfer = transfer.with_(durability=remembered.durability.value, region_epoch=remembered.region_epoch)
-    if not remembered.home:
-        return transfer, remembered.existing
+    if remembered.home != engine.ownership.region:
+        return transfer.with_(elsewhere=remembered.home), remembered.existing
     return transfer, engine.ledger.create(transfer)
 
 

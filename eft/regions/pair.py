@@ -59,10 +59,10 @@ class RegionPair:
             log.warning("on record in one region only", extra={"transfer": transfer.id, "reason": error.reason})
             durability = Durability.ONE
         if row.home == self.region:
-            return Remembered(durability=durability, home=True, region_epoch=row.region_epoch)
+            return Remembered(durability=durability, home=row.home, region_epoch=row.region_epoch)
         before = None if demand_both and durability is Durability.ONE else self._own.journal(entry)
         existing = None if before is None else Transfer.model_validate_json(before.row)
-        return Remembered(durability=durability, home=False, region_epoch=row.region_epoch, existing=existing)
+        return Remembered(durability=durability, home=row.home, region_epoch=row.region_epoch, existing=existing)
 
     def known(self, transfers: Sequence[str]) -> set[str]:
         """One batch of reads of the own journal."""
