@@ -21,6 +21,7 @@ from tests.servers import Aws
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSPreparedRequest
+    from botocore.client import BaseClient
     from mypy_boto3_s3.client import S3Client
 
     from deploy.local.servers import S3Server
@@ -117,17 +118,18 @@ class Scripted:
     operation: str
     answers: list[AWSResponse | Exception | None]
     """None lets a call through."""
+    service: str = "s3"
     met: int = 0
 
     def __post_init__(self) -> None:
-        self._client = self.session.s3()
+        self._client: BaseClient = self.session.s3() if self.service == "s3" else self.session.secretsmanager()
 
     def __enter__(self) -> Self:
-        self._events().register(f"before-send.s3.{self.operation}", self._answer)
+        self._events().register(f"before-send.{self.service}.{self.operation}", self._answer)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._events().unregister(f"before-send.s3.{self.operation}", self._answer)
+        self._events().unregister(f"before-send.{self.service}.{self.operation}", self._answer)
 
     def _events(self) -> Any:  # noqa: ANN401 - see below
         # The stubs say that a hook returns nothing; before-send's may return the answer (botocore, Endpoint._send).
@@ -144,8 +146,12 @@ class Scripted:
 def refusal(status: int, code: str, *, headers: dict[str, str] | None = None, extra: str = "") -> AWSResponse:
     """Returns an S3 error as it comes over the wire; without a code, as an answer to HEAD comes."""
     body = f"<Error><Code>{code}</Code><Message>scripted</Message>{extra}</Error>".encode() if code else b""
-    answered = HTTPHeaders.from_dict({"Content-Type": "application/xml", **(headers or {})})
-    return AWSResponse("https://s3.example", status, answered, _Raw(body))
+    return answer(status, {"Content-Type": "application/xml", **(headers or {})}, body)
+
+
+def answer(status: int, headers: dict[str, str], body: bytes) -> AWSResponse:
+    """Returns an answer as it comes over the wire."""
+    return AWSResponse("https://aws.example", status, HTTPHeaders.from_dict(headers), _Raw(body))
 
 
 @contextmanager
