@@ -25,7 +25,6 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The module and arguments that Python runs, by role."""
 
-FLOWER_PORT: Final = 5555
 PROBE_SECONDS: Final = 4.0
 SILENT_SECONDS: Final = 60.0
 """A worker that has not heard from one of its queues for so long is not well. It rides through shorter failures of SQS by itself."""
@@ -50,7 +49,7 @@ def well(role: str, settings: Settings) -> bool:
     if role == "api":
         return _answers(f"http://127.0.0.1:{settings.api_port}/v1/health/ready")
     if role == "flower":
-        return _answers(f"http://127.0.0.1:{FLOWER_PORT}/healthcheck")
+        return _answers(f"http://127.0.0.1:{os.environ.get('EFT_FLOWER_PORT', '5555')}/healthcheck")
     if role == "worker":
         from tasks.sqs.health import main as hears  # noqa: PLC0415 - only this probe needs it
 

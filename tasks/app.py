@@ -5,6 +5,7 @@ from __future__ import annotations
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
+from eft.domain.transfer import Step
 from eft.settings import Settings
 from eft.telemetry import log_to_stderr
 from tasks import drain, sidechannel
@@ -28,6 +29,7 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
         task_default_queue=UPKEEP,
+        task_routes={f"eft.{step}": {"queue": step.value} for step in Step},
         task_create_missing_queues=False,
         task_serializer="json",
         accept_content=["json"],

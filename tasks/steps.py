@@ -14,7 +14,7 @@ from tasks.base import carry
 
 
 def _register(step: Step) -> None:
-    @app.task(name=f"eft.{step}", queue=step.value, shared=False)
+    @app.task(name=f"eft.{step}", shared=False)
     def task(*, v: int = 0, ids: Sequence[str] = (), part: int | None = None, **unknown: Any) -> None:  # noqa: ANN401 - refused
         if v != MESSAGE_FORMAT or unknown:
             raise Reject(f"unknown message format {v}", requeue=False)

@@ -6,22 +6,21 @@ from eft.journey import upkeep
 from eft.journey.sweep import sweep as sweep_rows
 from tasks.app import app
 from tasks.base import engine, forward
-from tasks.queues import UPKEEP
 
 
-@app.task(name="eft.sweep", queue=UPKEEP)
+@app.task(name="eft.sweep")
 def sweep() -> None:
     """Re-queues what stands still."""
     forward(list(sweep_rows(engine())))
 
 
-@app.task(name="eft.expire_staging", queue=UPKEEP)
+@app.task(name="eft.expire_staging")
 def expire_staging() -> None:
     """Removes staged copies that nobody needs any more."""
     upkeep.expire_staging(engine())
 
 
-@app.task(name="eft.abort_stale_uploads", queue=UPKEEP)
+@app.task(name="eft.abort_stale_uploads")
 def abort_stale_uploads() -> None:
     """Aborts multipart uploads that no live transfer names."""
     upkeep.abort_stale_uploads(engine())
