@@ -16,7 +16,9 @@ from typing import Final, Literal, Self
 
 import httpx
 
+from deploy.entrypoint import COMMANDS
 from deploy.local import places
+from deploy.local.customer import Customer
 from deploy.local.identity import Identity, create_identity, issue
 from deploy.local.process import LOOPBACK, Child, Stack, StartFailed, answers, free_port
 from deploy.local.provision import Provisioned, make_bucket, provision
@@ -145,12 +147,11 @@ class LocalStack:
     def add_worker(self, name: str, *, pool: Pool | None = None, concurrency: int | None = None) -> Child:
         """Returns a new worker once it takes tasks. A name used before is a restart: that one must have ended."""
         log = self.logs / f"{name}.log"
-        command = [
-            *(sys.executable, "-m", "celery", "--app", "tasks.app", "worker"),
-            *("--pool", pool or self.pool, "--concurrency", str(concurrency or self.concurrency), "--hostname", f"{name}@local"),
-        ]
+        options = ("--pool", pool or self.pool, "--concurrency", str(concurrency or self.concurrency), "--hostname", f"{name}@local")
         environment = self.environment | {"EFT_HEALTH_FILE": str(self.directory / f"{name}.health")}
-        child = self._child(name, command, ready=says(log, " ready."), environment=environment, grace=timedelta(seconds=8))
+        child = self._child(
+            name, command("worker", *options), ready=says(log, " ready."), environment=environment, grace=timedelta(seconds=8)
+        )
         self.workers[name] = child
         return child.start()
 
@@ -170,6 +171,10 @@ class LocalStack:
         """Returns an HTTP client of the API with a tenant's token; paths begin with `/v1`."""
         headers = {"Authorization": f"Bearer {self.token(tenant)}"}
         return httpx.Client(base_url=self.api_url, headers=headers, timeout=60, trust_env=False)
+
+    def customer(self, tenant: str) -> Customer:
+        """Returns a tenant's view through the REST API."""
+        return Customer(tenant, self.client(tenant))
 
     def account(self, name: str) -> SftpAccount:
         """Returns a new account with a key on the SFTP server: sshd, or its stand-in where the machine has none."""
@@ -230,35 +235,31 @@ class LocalStack:
     def _start_engine(self, told: Callable[[str], object]) -> None:
         self._api_port = self._api_port or free_port()
         self._flower_port = free_port()
-        api = self._child("api", [sys.executable, "-m", "api"], ready=answers(f"{self.api_url}/v1/health/ready"))
-        beat_log = self.logs / "beat.log"
-        beat = self._child(
-            "beat",
-            [
-                *(sys.executable, "-m", "celery", "--app", "tasks.app", "beat", "--pidfile", ""),
-                *("--scheduler", "beat_schedules.scheduler:FlowScheduler"),
-            ],
-            ready=says(beat_log, "beat: Starting"),
-        )
         offered = [word for task in TASKS for word in ("--task", task)]
-        flower = self._child("flower", [sys.executable, "-m", "tasks.monitoring", *offered], ready=answers(self.flower_url))
+        children = [
+            self._child("api", command("api"), ready=answers(f"{self.api_url}/v1/health/ready")),
+            self._child("beat", command("beat", "--pidfile", ""), ready=says(self.logs / "beat.log", "beat: Starting")),
+            self._child("flower", command("flower", *offered), ready=answers(self.flower_url)),
+        ]
 
-        def begin(start: Callable[[], object], name: str) -> None:
-            start()
+        def begin(name: str, child: Child | None) -> None:
+            if child is None:
+                self.add_worker(name)
+            else:
+                self._stack.start(child)
             told(name)
 
+        waiting: dict[str, Child | None] = {child.name: child for child in children}
+        waiting |= dict.fromkeys(f"worker-{number}" for number in range(1, self._wanted + 1))
         # Each spends its first seconds on imports.
         with ThreadPoolExecutor(max_workers=4) as starts:
-            waiting = [starts.submit(begin, lambda child=child: self._stack.start(child), child.name) for child in (api, beat, flower)]
-            names = [f"worker-{number}" for number in range(1, self._wanted + 1)]
-            waiting += [starts.submit(begin, lambda name=name: self.add_worker(name), name) for name in names]
-            for started in waiting:
+            for started in [starts.submit(begin, name, child) for name, child in waiting.items()]:
                 started.result()
 
     def _child(
         self,
         name: str,
-        command: list[str],
+        words: list[str],
         *,
         ready: Callable[[], bool],
         environment: Mapping[str, str] | None = None,
@@ -266,13 +267,18 @@ class LocalStack:
     ) -> Child:
         return Child(
             name,
-            command,
+            words,
             log=self.logs / f"{name}.log",
             environment=environment or self.environment,
             directory=places.ROOT,
             ready=ready,
             grace=grace,
         )
+
+
+def command(role: str, *arguments: str) -> list[str]:
+    """Returns what starts a role's process: the same as in the image."""
+    return [sys.executable, "-m", *COMMANDS[role], *arguments]
 
 
 def says(log: Path, words: str) -> Callable[[], bool]:
