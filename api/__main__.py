@@ -1,6 +1,6 @@
 """`python -m api`: serves the API on the settings' host and port, in threads, until it is told to stop.
 
-TLS ends before it. Waitress reads slow requests without holding a thread for each, and lets requests under way end on SIGTERM.
+TLS ends before it. Waitress reads slow requests without holding a thread for each, and gives those under way five seconds on SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import signal
 from types import FrameType
 
 import waitress
+from flask import Flask
 
 from api.operation import MAX_BODY
 from api.wsgi import application
@@ -24,13 +25,17 @@ def main() -> None:
     """Serves until SIGTERM or SIGINT."""
     settings = Settings()
     log_to_stderr(settings.log_level)
+    serve(application(settings), host=settings.api_host, port=settings.api_port)
+
+
+def serve(app: Flask, *, host: str, port: int) -> None:
+    """Serves an app until SIGTERM or SIGINT."""
     signal.signal(signal.SIGTERM, _leave)
-    app = application(settings)
-    log.info("listening", extra={"host": settings.api_host, "port": settings.api_port})
+    log.info("listening", extra={"host": host, "port": port})
     waitress.serve(
         app,
-        host=settings.api_host,
-        port=settings.api_port,
+        host=host,
+        port=port,
         threads=THREADS,
         ident=None,
         # Above the app's own limit, so that the app tells of a body that is too large in its own words.

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
-import socket
 import string
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from waitress.server import create_server
 
 from api.operation import MAX_BODY, View, merged, operation
-from tests.api.conftest import Client, Issuer, Queue, fields, problem
+from tests.api.conftest import Client, fields, problem
 from tests.world import World
 
 TRANSFER = {"source": {"endpoint": "sftp-a", "path": "a"}, "destination": {"endpoint": "s3-a", "path": "a"}}
@@ -212,7 +206,7 @@ VALUES = JSON_VALUES | st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(POSTS), body=st.dictionaries(NAMES, VALUES, max_size=8) | JSON_VALUES)
 def test_any_body(acme: Client, path: str, body: object) -> None:
     """Whatever JSON is sent, the answer is a success or a problem that names what is wrong; never a 500."""
@@ -222,7 +216,7 @@ def test_any_body(acme: Client, path: str, body: object) -> None:
         assert answer.content_type == "application/problem+json"
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(["/v1/endpoints/sftp-a", "/v1/endpoints/s3-a"]), body=st.dictionaries(NAMES, VALUES, max_size=6) | JSON_VALUES)
 def test_any_change(acme: Client, path: str, body: object) -> None:
     """Whatever a change says, the endpoint stays one that can be shown."""
@@ -231,7 +225,7 @@ def test_any_change(acme: Client, path: str, body: object) -> None:
     assert acme.get(path).status_code == 200
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(st.sampled_from(["limit", "cursor", "state", "flow", "x"]), st.text(max_size=30), max_size=4))
 def test_any_query(acme: Client, query: dict[str, str]) -> None:
     """Whatever a list is asked, the answer is a page or a 422."""
@@ -273,42 +267,3 @@ def test_view_that_answers_nothing() -> None:
     with pytest.raises(TypeError):
         operation(sumary="x", scope=None)
     assert isinstance(operation(summary="x", scope=None)(lambda: None), View)
-
-
-# -- over a real connection ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def port(app: Flask) -> Iterator[int]:
-    """Yields the port of the app behind the server that it is served with."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = create_server(app, sockets=[listening], threads=2, ident=None, max_request_body_size=8 * MAX_BODY)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    yield listening.getsockname()[1]
-    server.close()
-    server.task_dispatcher.shutdown()
-    thread.join(30)
-
-
-@pytest.mark.enable_socket
-def test_through_the_server(port: int, issuer: Issuer, queue: Queue) -> None:
-    """Behind the real server, chunked and oversized bodies get the same answers, and no answer names the server."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    headers = {"Authorization": f"Bearer {issuer.token()}", "Content-Type": "application/json"}
-
-    def send(body: bytes, *, chunked: bool) -> http.client.HTTPResponse:
-        sent = iter([body[:10], body[10:]]) if chunked else body
-        connection.request("POST", "/v1/transfers", sent, headers, encode_chunked=chunked)
-        return connection.getresponse()
-
-    for chunked in (False, True):
-        answer = send(json.dumps(TRANSFER).encode(), chunked=chunked)
-        assert answer.status == 202, answer.read()
-        assert answer.getheader("Server") is None
-        answer.read()
-        answer = send(b" " * (MAX_BODY + 1), chunked=chunked)
-        assert answer.status == 413
-        assert json.loads(answer.read())["reason"] == "body_too_large"
-    assert len(queue.sent) == 2
-    connection.close()
