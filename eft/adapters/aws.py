@@ -25,6 +25,7 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
     ReadTimeoutError,
+    ValidationError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
@@ -314,7 +315,7 @@ def translate(error: ClientError | BotoCoreError, what: str, *, endpoint: str | 
             reason="credential_missing",
             endpoint=endpoint,
         )
-    if isinstance(error, ParamValidationError):
+    if isinstance(error, ParamValidationError | ValidationError):
         return Permanent(f"a value for {what} is not one that AWS accepts", reason="request_invalid")
     return Permanent(f"{what} cannot be used: {type(error).__name__}", reason="aws_refused", endpoint=endpoint)
 

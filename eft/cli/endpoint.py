@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from eft.cli import host_keys
+from eft.cli.amounts import shown_moment
 from eft.cli.credentials import (
     AccessKeyId,
     AskPassword,
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
     from eft.cli.client import Api, JsonObject
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Where files live: SFTP servers and S3 buckets.", epilog=EXIT_CODES)
-add = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Onboard an endpoint; its credential goes straight into the secret store."
-)
+add = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Onboard an endpoint with its credential.")
 app.add_typer(add, name="add")
 
 Reference = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Id or name.")]
@@ -356,8 +355,8 @@ def _readiness(endpoint: JsonObject) -> str:
 
 def _show(out: Output, endpoint: JsonObject) -> None:
     shown = [("id", endpoint["id"]), ("name", endpoint["name"]), ("address", address(endpoint))]
-    others = ("region", "role_arn", "kms_key", "endpoint_url", "rename", "max_connections", "has_credential", "revision", "created")
-    out.pairs([*shown, *((name, endpoint[name]) for name in others if name in endpoint)])
+    others = ("region", "role_arn", "kms_key", "endpoint_url", "rename", "max_connections", "has_credential", "revision")
+    out.pairs([*shown, *((name, endpoint[name]) for name in others if name in endpoint), ("created", shown_moment(endpoint["created"]))])
     if endpoint["kind"] == "sftp":
         host_keys.show(out, endpoint["host_keys"], endpoint=endpoint)
 

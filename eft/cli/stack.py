@@ -48,21 +48,18 @@ def up(
     *,
     directory: DirectoryOption = DIRECTORY,
     port: Annotated[int, typer.Option("--port", help="Port of the API; 0 takes a free one.", min=0, max=65535, show_default=True)] = 8080,
+    workers: Annotated[int, typer.Option("--workers", help="Worker processes.", min=1, max=64, show_default=True)] = 2,
 ) -> None:
-    """Start the whole engine on this machine, stand-ins for AWS and Redis included, and keep it until Ctrl-C.
+    """Start the whole engine on this machine, and keep it until Ctrl-C.
 
-    It prints the addresses of the API, its try-it page and Flower, and how to get a token.
+    Stand-ins for AWS and Redis are part of it. It prints the addresses of the API, its try-it page and Flower, and how to use them.
     """
-    raise typer.Exit(int(local("up").run(directory=directory, port=port) or 0))
+    raise typer.Exit(int(local("up").run(directory=directory, port=port, workers=workers) or 0))
 
 
-def demo(
-    *,
-    directory: DirectoryOption = DIRECTORY,
-    keep: Annotated[bool, typer.Option("--keep", help="Stay up afterwards, until Ctrl-C.")] = False,
-) -> None:
-    """Start everything, move a few hundred files between two customers, verify each one, stop.
+def demo(*, keep: Annotated[bool, typer.Option("--keep", help="Keep everything up afterwards, until Ctrl-C.")] = False) -> None:
+    """Start everything, move a few hundred files, verify each one, stop.
 
     Exit code 0 if every check holds, 1 if one fails.
     """
-    raise typer.Exit(int(local("demo").run(home=directory, keep=keep) or 0))
+    raise typer.Exit(int(local("demo").run(keep=keep) or 0))

@@ -42,7 +42,10 @@ def token(
     directory: DirectoryOption = DIRECTORY,
     as_json: JsonFlag = False,
 ) -> None:
-    """Issue a token from the local stack of `eft up`, and print it or store it in your profile."""
+    """Issue a token for the local stack; print it, or store it.
+
+    The stack is that of `eft up`. Elsewhere tokens come from your organisation's own OIDC issuer.
+    """
     session = session_of(ctx)
     session.as_json = as_json
     out = Output(as_json=as_json)

@@ -68,7 +68,7 @@ def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, a
             return Committed(outcome=CommitOutcome.DONE)
         msg = f"the temporary file of '{commit.path}' is gone and the final one is not there"
         raise Undecidable(msg, reason="token_gone")
-    if not _is_ours(work, sink, commit, final):
+    if not is_ours(work, sink, commit, final):
         msg = f"another file stands at '{commit.path}'"
         raise Undecidable(msg, reason="destination_exists")
     if committed.outcome is CommitOutcome.EXISTS and sink.token_exists(commit.token, commit.path):
@@ -79,7 +79,8 @@ def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, a
     return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)
 
 
-def _is_ours(work: Work, sink: Store, commit: Commit, final: RemoteFile) -> bool:
+def is_ours(work: Work, sink: Store, commit: Commit, final: RemoteFile) -> bool:
+    """Returns whether a file is what a commit made visible: by our id where the store keeps it, else by size and checksum of its bytes."""
     if final.transfer is not None or sink.rename_mode is None:
         return final.transfer == work.transfer.id
     if final.size != commit.size:

@@ -34,7 +34,7 @@ def cancel(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
         NotFound: `transfer_unknown`; Permanent: `too_late`; LostOwnership: it moved on meanwhile, ask again.
     """
     _refuse_late(owned_transfer(engine, tenant, transfer_id))
-    work = _take(engine, transfer_id)
+    work = take(engine, transfer_id)
     transfer = work.transfer
     if transfer.state is State.CANCELLED:
         work.save(transfer)
@@ -49,8 +49,7 @@ def cancel(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
         msg = f"transfer {transfer_id} is held where it may have been delivered: decide that first"
         raise Permanent(msg, reason="too_late")
     work.save(transfer.to(State.CANCELLED, now=work.now(), reason="cancelled", by=by))
-    for path in {transfer.destination.path, *(u.path for u in (transfer.upload,) if u is not None)}:
-        engine.ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, delivered=False)
+    release_paths(engine, transfer, delivered=False)
     _remove_uploads(engine, transfer)
     return work.transfer
 
@@ -70,7 +69,7 @@ def redrive(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
         )
         msg = f"transfer {transfer_id} is {seen.state}; {why}"
         raise Permanent(msg, reason="not_resting")
-    work = _take(engine, transfer_id)
+    work = take(engine, transfer_id)
     transfer = work.transfer
     again = transfer.held_from if transfer.held_from in TOO_LATE else State.ACCEPTED if transfer.staged is None else State.STAGED
     due_at = work.now() + engine.tuning.stall
@@ -91,13 +90,25 @@ def run_flow(engine: Engine, flow: Flow) -> list[Message]:
     return [Message(step=Step.DISCOVER, ids=(f"{flow.tenant}/{flow.id}/{name}",))]
 
 
-def _take(engine: Engine, transfer_id: str) -> Work:
+def take(engine: Engine, transfer_id: str) -> Work:
+    """Returns a transfer under an operator's claim, which fences whatever worker has it.
+
+    Raises:
+        NotFound: `transfer_unknown`.
+    """
     piece = Slice(worker=f"operator-{engine.clock.nonce()}", clock=engine.clock, length=engine.tuning.slice)
     transfer = engine.ledger.claim(transfer_id, worker=piece.worker, now=engine.clock.now(), lease=engine.tuning.lease, force=True)
     if transfer is None:
         msg = f"transfer {transfer_id} is in another worker's hands; ask again"
         raise LostOwnership(msg)
     return Work(engine, transfer, piece)
+
+
+def release_paths(engine: Engine, transfer: Transfer, *, delivered: bool) -> None:
+    """Frees every destination path that the transfer may have reserved."""
+    places = (transfer.upload, transfer.commit)
+    for path in {transfer.destination.path, *(place.path for place in places if place is not None)}:
+        engine.ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, delivered=delivered)
 
 
 def _refuse_late(transfer: Transfer) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from eft.domain.transfer import MOVES, State, Transfer, Upload
+from eft.domain.transfer import MOVES, State, Transfer
 from eft.errors import EftError, LostOwnership, SliceOver, Transient, Undecidable
 from eft.journey.messages import Message, next_message
+from eft.journey.operate import release_paths
 from eft.journey.transferring import without_upload
 from eft.journey.work import Work
 
@@ -78,9 +79,8 @@ def _rest(work: Work, transfer: Transfer, error: EftError) -> None:
     """Buries a transfer, or holds it where that is undecidable or `dead` is no move: what may be committed is never given up."""
     undecidable = isinstance(error, Undecidable) or State.DEAD not in MOVES[transfer.state]
     resting = State.HELD if undecidable else State.DEAD
-    destinations = {transfer.destination.path, *(u.path for u in (work.transfer.upload,) if isinstance(u, Upload))}
+    before = work.transfer
     work.save(transfer.to(resting, now=work.now(), reason=error.reason, error=str(error), by=work.slice.worker))
     log.warning("%s", resting, extra={"transfer": transfer.id, "reason": error.reason, "error": str(error)})
     if resting is State.DEAD:
-        for path in destinations:
-            work.engine.ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, delivered=False)
+        release_paths(work.engine, before, delivered=False)

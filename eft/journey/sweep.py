@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from eft.domain.transfer import Step
 from eft.errors import NotFound
@@ -13,10 +13,10 @@ FIRE_AGAIN = 5
 """Stall times until a fire whose discover has not ended is sent again."""
 
 
-def sweep(engine: Engine) -> Iterator[Message]:
-    """Yields a message for everything past its due time in the partitions of this region; each goes to one sweep only."""
+def sweep(engine: Engine, partitions: Sequence[int] | None = None) -> Iterator[Message]:
+    """Yields a message for everything past its due time in the given partitions, or all of this region's; each goes to one sweep only."""
     now = engine.clock.now()
-    for partition in engine.ownership.owned():
+    for partition in engine.ownership.owned() if partitions is None else partitions:
         for due in engine.ledger.due(partition, before=now):
             stall = engine.tuning.stall
             if engine.ledger.postpone(due, until=now + (stall if due.kind == "transfer" else FIRE_AGAIN * stall)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from botocore.exceptions import ClientError
 
@@ -26,6 +26,7 @@ VERSION_GONE: Final = frozenset({"NoSuchVersion", "405", "MethodNotAllowed"})
 PRECONDITION_FAILED: Final = frozenset({"412", "PreconditionFailed"})
 OUT_OF_RANGE: Final = frozenset({"416", "InvalidRange"})
 BAD_REQUEST: Final = "400"
+_Paged = Literal["list_multipart_uploads", "list_objects_v2", "list_parts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,18 @@ class S3Bucket:
     def translated(self) -> AbstractContextManager[None]:
         """Raises `eft.errors` for what botocore raises in the block."""
         return translated(f"bucket '{self.bucket}'", endpoint=self.place.endpoint, session=self.session)
+
+    def pages(self, operation: _Paged, **which: Any) -> Iterator[Any]:  # noqa: ANN401 - as boto3 has it
+        """Yields the pages of a listing of this bucket; errors of fetching one are ours, those of its user are not."""
+        with self.translated():
+            # Overloaded on literal names; the callers know what their operation's pages hold.
+            pages = iter(cast("Any", self.s3).get_paginator(operation).paginate(Bucket=self.bucket, **which))
+        while True:
+            with self.translated():
+                page = next(pages, None)
+            if page is None:
+                return
+            yield page
 
     def head(self, path: str, *, version: str | None = None) -> HeadObjectOutputTypeDef | None:
         """Returns an object's headers, or None if there is none (also where the bucket is missing: HEAD does not tell)."""

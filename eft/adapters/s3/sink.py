@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from botocore.exceptions import ClientError
 
@@ -19,9 +19,6 @@ from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import Commit, Upload
 from eft.errors import Permanent, Transient
 from eft.ports import Bytes, CommitOutcome, Committed, Source
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import PartTypeDef
 
 LANES: Final = 64
 ALGORITHM: Final = "CRC64NVME"
@@ -71,8 +68,14 @@ class S3Sink(S3Bucket):
         Raises:
             Transient: `size_differs`; Permanent: `token_gone`.
         """
+        try:
+            pages = list(self.pages("list_parts", Key=self.key(upload.path), UploadId=upload.token))
+        except Permanent as error:
+            if isinstance(error.__cause__, ClientError) and code_of(error.__cause__) == "NoSuchUpload":
+                raise token_gone(upload.path) from error
+            raise
         # By number: SeaweedFS lists a part that was sent twice twice.
-        stored = {part["PartNumber"]: part["Size"] for part in self._stored_parts(upload)}
+        stored = {part["PartNumber"]: part["Size"] for page in pages for part in page.get("Parts", [])}
         if stored != {part.number: part.size for part in upload.plan.parts()}:
             raise Transient(
                 f"the store has {len(stored)} parts with {sum(stored.values())} bytes of '{upload.path}' "
@@ -227,20 +230,6 @@ class S3Sink(S3Bucket):
                 f"bucket '{self.bucket}' was writing the same name at that moment ({code})", reason="conditional_conflict"
             ) from error
         raise error
-
-    def _stored_parts(self, upload: Upload) -> Iterator[PartTypeDef]:
-        pages = iter(self.s3.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=self.key(upload.path), UploadId=upload.token))
-        while True:
-            with self.translated():
-                try:
-                    page = next(pages, None)
-                except ClientError as error:
-                    if code_of(error) == "NoSuchUpload":
-                        raise token_gone(upload.path) from error
-                    raise
-            if page is None:
-                return
-            yield from page.get("Parts", [])
 
     def _copy_nothing(self, upload: Upload, part: Part, source: S3Source, file: RemoteFile) -> PartDone:
         """An empty file has no range to copy: its one part is written."""

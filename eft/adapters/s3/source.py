@@ -50,12 +50,7 @@ class S3Source(S3Bucket):
         """
         prefix = self.key(f"{directory}/" if directory else "")
         delimited: dict[str, Any] = {} if recursive else {"Delimiter": "/"}
-        pages = iter(self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix, **delimited))
-        while True:
-            with self.translated():
-                page = next(pages, None)
-            if page is None:
-                return
+        for page in self.pages("list_objects_v2", Prefix=prefix, **delimited):
             for entry in page.get("Contents", []):
                 if not entry["Key"].endswith("/") and not is_token(entry["Key"]):
                     yield self._listed(entry)

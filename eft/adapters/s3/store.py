@@ -20,12 +20,7 @@ class S3Staging(S3Store):
 
     def stale_uploads(self, *, before: datetime) -> Iterator[tuple[RemotePath, str]]:
         """Yields (path, upload id) of the unfinished uploads begun before a time."""
-        pages = iter(self.s3.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.root))
-        while True:
-            with self.translated():
-                page = next(pages, None)
-            if page is None:
-                return
+        for page in self.pages("list_multipart_uploads", Prefix=self.root):
             for upload in page.get("Uploads", []):
                 if upload["Initiated"] < before:
                     yield RemotePath(upload["Key"].removeprefix(self.root)), upload["UploadId"]

@@ -1,0 +1,84 @@
+"""What a person decides about a held transfer: deliver it anyway, accept it as delivered, or abandon it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from eft.domain.ownership import Intent
+from eft.domain.transfer import Commit, Receipt, State, Transfer
+from eft.errors import Permanent
+from eft.journey.committing import is_ours
+from eft.journey.opening import destination
+from eft.journey.operate import owned_transfer, release_paths, take
+from eft.journey.work import Work
+from eft.ports import Engine
+
+
+class Decision(StrEnum):
+    """An operator's word about a held transfer."""
+
+    DELIVER = "deliver"
+    """Deliver it anyway, with a new token: the receiver may get it a second time where the first cannot be found."""
+    ACCEPT = "accept"
+    """It has been delivered; settle it."""
+    ABANDON = "abandon"
+    """Give it up."""
+
+
+def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *, by: str, why: str) -> Transfer:
+    """Carries a decision out; before anything else the old token is written off and consumed, so that no late worker commits it.
+
+    Where that shows the file at its destination, it is delivered, whatever the decision was.
+
+    Raises:
+        NotFound: `transfer_unknown`; Permanent: `not_held`; Transient: `peer_unreachable`, or the destination does not answer: ask again.
+    """
+    seen = owned_transfer(engine, tenant, transfer_id)
+    if seen.state is not State.HELD:
+        msg = f"transfer {transfer_id} is {seen.state}; only held transfers are decided"
+        raise Permanent(msg, reason="not_held")
+    work = take(engine, transfer_id)
+    found = _write_off(work) if work.transfer.commit is not None else False
+    transfer = work.transfer.with_(claim_until=None, due_at=work.now() + engine.tuning.stall, redrives=work.transfer.redrives + 1)
+    reason = f"operator_{decision}"
+    if found or decision is Decision.ACCEPT:
+        delivered = transfer.with_(receipt=transfer.receipt or _receipt(work, transfer.commit), upload=None)
+        if State.DELIVERED is not transfer.held_from:
+            delivered = delivered.to(State.COMMITTING, now=work.now(), reason=reason, by=by, error=why)
+        work.save(delivered.to(State.DELIVERED, now=work.now(), reason="found_at_destination" if found else reason, by=by, error=why))
+        release_paths(engine, transfer, delivered=True)
+    elif decision is Decision.ABANDON:
+        work.save(transfer.to(State.CANCELLED, now=work.now(), reason=reason, by=by, error=why))
+        release_paths(engine, transfer, delivered=False)
+    else:
+        again = State.ACCEPTED if transfer.staged is None else State.STAGED
+        work.save(transfer.with_(commit=None, upload=None).to(again, now=work.now(), reason=reason, by=by, error=why))
+    return work.transfer
+
+
+def _write_off(work: Work) -> bool:
+    """ABANDON(token), with the peer's ack, then consumes it; returns whether our file stands at the destination instead."""
+    commit, transfer = work.transfer.commit, work.transfer
+    if commit is None or transfer.held_from is State.DELIVERED:
+        return False
+    work.engine.ownership.abandon(
+        Intent(
+            partition=transfer.partition,
+            transfer=transfer.id,
+            attempt=commit.attempt,
+            token=commit.token,
+            region_epoch=commit.region_epoch,
+            row=transfer.model_dump_json(exclude_defaults=True),
+        )
+    )
+    with destination(work.engine, transfer) as sink:
+        if sink.consume(commit.token, commit.path):
+            return False
+        final = sink.look(commit.path)
+        return final is not None and is_ours(work, sink, commit, final)
+
+
+def _receipt(work: Work, commit: Commit | None) -> Receipt | None:
+    if commit is None:
+        return None
+    return Receipt(path=commit.path, size=commit.size, checksum=commit.checksum, at=work.now())
