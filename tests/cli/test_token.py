@@ -102,11 +102,9 @@ def test_starts_the_local_stack(desk: Desk, monkeypatch: pytest.MonkeyPatch, nam
     """`eft up` and `eft demo` run the local stack, and end with its exit code."""
     stack = Stack(f"deploy.local.{name}", answer)
     monkeypatch.setitem(sys.modules, stack.__name__, stack)
-    assert desk.run(name).exit_code == code
-    words = ("up", "--port", "0", "--directory", "/x")
-    if name == "up":
-        desk.run(*words)
-        assert stack.given == {"directory": Path("/x"), "port": 0}
+    words = {"up": ("--port", "0", "--directory", "/x", "--workers", "3"), "demo": ("--keep",)}[name]
+    assert desk.run(name, *words).exit_code == code
+    assert stack.given == {"up": {"directory": Path("/x"), "port": 0, "workers": 3}, "demo": {"keep": True}}[name]
 
 
 @pytest.mark.parametrize("name", ["up", "demo"])
