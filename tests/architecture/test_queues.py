@@ -8,6 +8,7 @@ from celery.app.task import Task
 
 from beat_schedules.upkeep import entries
 from deploy import entrypoint, resources
+from deploy.local.stack import TASKS as FLOWERS_TASKS
 from eft.domain.transfer import NEXT_STEP, Step
 from eft.settings import Settings
 from tasks import queues
@@ -86,6 +87,11 @@ def test_every_step_is_a_task_on_the_queue_of_its_name() -> None:
         assert f"eft.{step}" in own_tasks()
         assert queue_of(f"eft.{step}") == step.value
     assert set(NEXT_STEP.values()) <= set(Step)
+
+
+def test_flower_is_told_only_of_tasks_that_exist() -> None:
+    """Flower offers limits for the names that it is given; a renamed task would be offered in vain."""
+    assert set(FLOWERS_TASKS) <= set(own_tasks())
 
 
 def test_every_option_of_a_task_is_known_to_celery() -> None:
