@@ -1,0 +1,416 @@
+"""The SFTP codec against a scripted server: replies out of order, short, malformed, hostile."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from eft.adapters.sftp.session import LARGEST_SIZE, SAFE_SIZE, Session, Shorter, habits_of
+from eft.adapters.sftp.store import SftpStore
+from eft.adapters.sftp.wire import Code, Kind, Refused, string, uint32, uint64
+from eft.domain.endpoint import SftpEndpoint
+from eft.domain.fingerprint import RefusedName, RemoteFile
+from eft.domain.names import remote_path
+from eft.errors import Permanent, Transient
+from eft.ports import Bytes
+from tests.fakes import START
+
+Answer = Callable[[int, int, bytes], bytes | None]
+
+
+def packet(kind: int, body: bytes) -> bytes:
+    """A whole packet."""
+    return struct.pack(">IB", len(body) + 1, kind) + body
+
+
+def status(ident: int, code: int, message: bytes = b"as scripted") -> bytes:
+    """A status reply."""
+    return packet(Kind.STATUS, uint32(ident) + uint32(code) + string(message) + string(b""))
+
+
+def attributes(size: int | None = 3, mode: int | None = 0o100644, modified: int | None = 1_700_000_000) -> bytes:
+    """File attributes; None leaves a field out."""
+    flags = (1 if size is not None else 0) | (4 if mode is not None else 0) | (8 if modified is not None else 0) | 0x80000002
+    held = uint32(flags)
+    held += uint64(size) if size is not None else b""
+    held += uint32(1000) + uint32(1000)
+    held += uint32(mode) if mode is not None else b""
+    held += uint32(5) + uint32(modified) if modified is not None else b""
+    return held + uint32(1) + string(b"vendor@example") + string(b"value")
+
+
+class Script:
+    """A server in memory: it answers each request as `answer` says, and hands the bytes out in pieces of `piece`."""
+
+    def __init__(self, answer: Answer | None = None, *, version: bytes | None = None, piece: int = 1 << 20) -> None:
+        self.answer = answer or (lambda _kind, ident, _body: status(ident, Code.OP_UNSUPPORTED))
+        self.version = packet(Kind.VERSION, uint32(3)) if version is None else version
+        self.piece = piece
+        self.requests: list[tuple[int, bytes]] = []
+        self.under_way = 0
+        self.most_under_way = 0
+        self._in = b""
+        self._out: deque[bytes] = deque()
+
+    def send(self, held: Bytes, *, until: float) -> None:
+        self._in += bytes(held)
+        while len(self._in) >= 4 and len(self._in) >= 4 + int.from_bytes(self._in[:4], "big"):
+            end = 4 + int.from_bytes(self._in[:4], "big")
+            whole, self._in = self._in[4:end], self._in[end:]
+            if whole[0] == Kind.INIT:
+                self._out.append(self.version)
+                continue
+            self.requests.append((whole[0], whole[5:]))
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            if whole[0] == Kind.REALPATH:
+                self._out.append(packet(Kind.NAME, whole[1:5] + uint32(1) + string(b"/") + string(b"") + uint32(0)))
+            else:
+                answered = self.answer(whole[0], int.from_bytes(whole[1:5], "big"), whole[5:])
+                if answered is not None:
+                    self._out.append(answered)
+
+    def receive(self, *, until: float) -> bytes:
+        if not self._out:
+            raise TimeoutError
+        held = self._out.popleft()
+        if len(held) > self.piece:
+            self._out.appendleft(held[self.piece :])
+            return held[: self.piece]
+        self.under_way -= 1
+        return held
+
+    def shuffled(self) -> None:
+        """Reverses what waits to be handed out."""
+        self._out = deque(list(self._out)[::-1])
+
+
+def session_on(script: Script, *, version: str = "SSH-2.0-OpenSSH_9.2") -> Session:
+    """A session with the scripted server."""
+    return Session(script, endpoint="ep", version=version, patience=1, patience_for_disk=1)
+
+
+def store_on(script: Script) -> SftpStore:
+    """A store on the scripted server."""
+    endpoint = SftpEndpoint(id=uuid4().hex, tenant="t1", name="scripted", created=START, host="h", username="u")
+    return SftpStore(endpoint, session_on(script))
+
+
+class File:
+    """Answers OPEN, FSTAT, READ and CLOSE of one file."""
+
+    def __init__(self, content: bytes, *, most: int = 1 << 20) -> None:
+        self.content = content
+        self.most = most
+
+    def __call__(self, kind: int, ident: int, body: bytes) -> bytes | None:
+        if kind == Kind.OPEN:
+            return packet(Kind.HANDLE, uint32(ident) + string(b"h"))
+        if kind in {Kind.LSTAT, Kind.FSTAT}:
+            return packet(Kind.ATTRS, uint32(ident) + attributes(size=len(self.content)))
+        if kind == Kind.READ:
+            offset, length = struct.unpack(">QI", body[5:])
+            held = self.content[offset : offset + min(length, self.most)]
+            return packet(Kind.DATA, uint32(ident) + string(held)) if held else status(ident, Code.EOF)
+        return status(ident, Code.OK)
+
+
+def names(*entries: tuple[bytes, bytes]) -> Answer:
+    """Answers OPENDIR and READDIR with entries (name, attributes), two to a reply."""
+    left = [entries[i : i + 2] for i in range(0, len(entries), 2)]
+
+    def answer(kind: int, ident: int, body: bytes) -> bytes | None:
+        if kind == Kind.OPENDIR:
+            return packet(Kind.HANDLE, uint32(ident) + string(b"d"))
+        if kind == Kind.LSTAT:
+            return packet(Kind.ATTRS, uint32(ident) + attributes(size=9))
+        if kind == Kind.READDIR and left:
+            some = left.pop(0)
+            held = b"".join(string(name) + string(b"") + told for name, told in some)
+            return packet(Kind.NAME, uint32(ident) + uint32(len(some)) + held)
+        return status(ident, Code.EOF if kind == Kind.READDIR else Code.OK)
+
+    return answer
+
+
+# -- packets -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "version",
+    [
+        b"This account is currently not available.\n",
+        packet(Kind.VERSION, uint32(2)),
+        packet(Kind.STATUS, uint32(0) + uint32(0)),
+        packet(Kind.VERSION, b"\0\0"),
+        packet(Kind.VERSION, uint32(3) + b"\0\0\xff\xffshort"),
+        b"\0\0\0\0",
+        b"\x7f\xff\xff\xff",
+    ],
+)
+def test_what_is_no_sftp_is_a_protocol_error(version: bytes) -> None:
+    """A shell's greeting, an old version and lengths out of bounds are `protocol_error`, for the endpoint's breaker."""
+    with pytest.raises(Transient) as error:
+        session_on(Script(version=version + bytes(64)))
+    assert error.value.reason == "protocol_error"
+    assert error.value.endpoint == "ep"
+
+
+def test_extensions_are_read_from_the_greeting() -> None:
+    """The server's extension list decides what is used; without it nothing but version 3 is asked for."""
+    greeting = packet(Kind.VERSION, uint32(3) + string(b"posix-rename@openssh.com") + string(b"1"))
+    assert session_on(Script(version=greeting)).extensions == {b"posix-rename@openssh.com": b"1"}
+    script = Script()
+    plain = session_on(script)
+    assert plain.extensions == {}
+    assert (plain.read_size, plain.write_size) == (SAFE_SIZE, SAFE_SIZE)
+    assert plain.free_bytes(b"/") is None
+    plain.fsync(string(b"h"))
+    assert {kind for kind, _ in script.requests} == {Kind.REALPATH}
+
+
+@pytest.mark.parametrize(
+    ("limits", "read", "write"),
+    [
+        ((256 * 1024, 261_120, 261_120, 0), 261_120, 261_120),
+        ((0, 0, 0, 0), LARGEST_SIZE, LARGEST_SIZE),
+        ((1 << 40, 1 << 40, 1 << 40, 0), LARGEST_SIZE, LARGEST_SIZE),
+        ((34_000, 32_768, 32_768, 100), 32_976, 32_976),
+        ((100_000, 65_536, 40_000, 100), 65_536, 40_000),
+        ((1, 1, 1, 1), SAFE_SIZE, SAFE_SIZE),
+    ],
+)
+def test_requests_are_sized_by_the_servers_limits(limits: tuple[int, ...], read: int, write: int) -> None:
+    """Requests are as large as the server allows, at most 255 KiB, at least the 32 KiB that the protocol grants."""
+
+    def answer(kind: int, ident: int, body: bytes) -> bytes:
+        return packet(Kind.EXTENDED_REPLY, uint32(ident) + b"".join(uint64(n) for n in limits))
+
+    session = session_on(Script(answer, version=packet(Kind.VERSION, uint32(3) + string(b"limits@openssh.com") + string(b"1"))))
+    assert session.read_size == min(read, max(SAFE_SIZE, limits[1] or read))
+    assert session.write_size == min(write, max(SAFE_SIZE, limits[2] or write))
+
+
+def test_refused_limits_are_no_error() -> None:
+    """A server that announces limits and refuses to tell them gets small requests."""
+    session = session_on(Script(version=packet(Kind.VERSION, uint32(3) + string(b"limits@openssh.com") + string(b"1"))))
+    assert session.read_size == SAFE_SIZE
+
+
+def test_a_status_without_message_is_understood() -> None:
+    """Some servers leave message and language out of a status."""
+    script = Script(lambda _kind, ident, _body: packet(Kind.STATUS, uint32(ident) + uint32(Code.FAILURE)))
+    with pytest.raises(Refused) as refused:
+        session_on(script).lstat(b"/a")
+    assert refused.value.code == Code.FAILURE
+
+
+def test_a_reply_to_no_request_breaks_the_wire() -> None:
+    """A reply with an unknown id ends the connection."""
+    session = session_on(Script(lambda _kind, ident, _body: status(ident + 7, Code.OK)))
+    with pytest.raises(Transient) as error:
+        session.lstat(b"/a")
+    assert error.value.reason == "protocol_error"
+    assert session.wire.broken
+
+
+@pytest.mark.parametrize("reply", [lambda i: packet(Kind.DATA, uint32(i) + string(b"x")), lambda i: packet(Kind.ATTRS, uint32(i) + b"\0")])
+def test_a_reply_of_the_wrong_shape_breaks_the_wire(reply: Callable[[int], bytes]) -> None:
+    """A reply of another type than asked for, or one that ends early, ends the connection."""
+    session = session_on(Script(lambda _kind, ident, _body: reply(ident)))
+    with pytest.raises(Transient) as error:
+        session.lstat(b"/a")
+    assert error.value.reason == "protocol_error"
+
+
+def test_silence_is_stalled() -> None:
+    """A request without a reply is `stalled`."""
+    session = session_on(Script(lambda _kind, _ident, _body: None))
+    with pytest.raises(Transient) as error:
+        session.lstat(b"/a")
+    assert error.value.reason == "stalled"
+
+
+def test_replies_arrive_in_pieces() -> None:
+    """Packets cut anywhere are put together."""
+    content = bytes(range(256)) * 500
+    store = store_on(Script(File(content), piece=7))
+    file = store.stat(remote_path("a"))
+    assert b"".join(bytes(c) for c in store.read(file, start=0, size=len(content))) == content
+
+
+# -- reading -------------------------------------------------------------------------------------------------------------
+
+
+def test_reordered_replies_come_out_in_order() -> None:
+    """Data that arrives in another order is yielded in the file's."""
+    content = bytes(range(256)) * 2_000
+    script = Script(File(content))
+    session = session_on(script)
+    handle = session.open(b"/a", 1)
+    chunks = session.read(handle, start=5, size=len(content) - 5)
+    got = bytes(next(chunks))
+    for chunk in chunks:
+        script.shuffled()
+        got += bytes(chunk)
+    assert got == content[5:]
+
+
+def test_short_reads_are_completed() -> None:
+    """A server that gives less than asked is asked for the rest, and for less from then on."""
+    content = bytes(range(256)) * 1_200
+    script = Script(File(content, most=10_000))
+    session = session_on(script)
+    held = b"".join(bytes(c) for c in session.read(session.open(b"/a", 1), start=0, size=len(content)))
+    assert held == content
+
+
+def test_a_file_that_ends_early_is_shorter() -> None:
+    """The end of the file before the end of the range is told apart from all else."""
+    session = session_on(Script(File(b"x" * 100_000)))
+    with pytest.raises(Shorter):
+        list(session.read(session.open(b"/a", 1), start=0, size=100_001))
+
+
+def test_what_is_under_way_is_bounded() -> None:
+    """However large the file, no more than the agreed number of requests is under way."""
+    script = Script(File(bytes(20_000_000)))
+    session = session_on(script)
+    assert sum(len(c) for c in session.read(session.open(b"/a", 1), start=0, size=20_000_000)) == 20_000_000
+    assert script.most_under_way <= session.reads_ahead
+    assert session.reads_ahead * session.read_size <= 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize("held", [b"", bytes(SAFE_SIZE + 1)])
+def test_data_that_was_not_asked_for_breaks_the_wire(held: bytes) -> None:
+    """No bytes at all, or more than asked for, end the connection."""
+
+    def answer(kind: int, ident: int, body: bytes) -> bytes | None:
+        return packet(Kind.DATA, uint32(ident) + string(held)) if kind == Kind.READ else File(bytes(100_000))(kind, ident, body)
+
+    session = session_on(Script(answer))
+    with pytest.raises(Transient) as error:
+        list(session.read(session.open(b"/a", 1), start=0, size=100_000))
+    assert error.value.reason == "protocol_error"
+
+
+def test_an_abandoned_read_leaves_no_replies_behind() -> None:
+    """Replies to requests given up are dropped, and later requests get their own."""
+    content = bytes(range(256)) * 4_000
+    session = session_on(Script(File(content)))
+    chunks = session.read(session.open(b"/a", 1), start=0, size=len(content))
+    next(chunks)
+    del chunks
+    assert session.lstat(b"/a").size == len(content)
+    assert session.wire._arrived == {}
+    assert session.wire._forgotten == set()
+
+
+# -- listing -------------------------------------------------------------------------------------------------------------
+
+
+def test_missing_attributes_are_asked_for() -> None:
+    """Entries without type or size are looked at one by one."""
+    script = Script(names((b"full.csv", attributes()), (b"bare.csv", uint32(0))))
+    found = {str(f.path): f for f in store_on(script).list("", recursive=True) if isinstance(f, RemoteFile)}
+    assert found["full.csv"].size == 3
+    assert found["full.csv"].modified == datetime.fromtimestamp(1_700_000_000, UTC)
+    assert found["bare.csv"].size == 9
+    assert [kind for kind, _ in script.requests].count(Kind.LSTAT) == 1
+
+
+def test_names_that_point_elsewhere_are_refused() -> None:
+    """A server's name with a slash, a dot-dot or a NUL in it becomes no path; `.` and `..` themselves are no business of ours."""
+    hostile = [b"../../etc/passwd", b"/etc/shadow", b"a/b", b"x\0y", b"a\\b"]
+    script = Script(names(*[(name, attributes()) for name in [b".", b"..", *hostile]]))
+    found = list(store_on(script).list("", recursive=True))
+    assert [f.path for f in found if isinstance(f, RemoteFile)] == ["a\\b"]
+    assert len([f for f in found if isinstance(f, RefusedName)]) == 4
+
+
+def test_a_listing_may_end_with_an_empty_reply() -> None:
+    """Some servers say the end of a directory with no names instead of EOF."""
+
+    def answer(kind: int, ident: int, body: bytes) -> bytes | None:
+        return packet(Kind.NAME, uint32(ident) + uint32(0)) if kind == Kind.READDIR else names()(kind, ident, body)
+
+    assert list(store_on(Script(answer)).list("", recursive=True)) == []
+
+
+def test_a_directory_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that shows ever more directories is `listing_too_large`."""
+    monkeypatch.setattr("eft.adapters.sftp.source.MOST_DIRECTORIES", 10)
+    script = Script(names(*[(f"d{i}".encode(), attributes(mode=0o40755)) for i in range(12)]))
+    with pytest.raises(Permanent) as error:
+        list(store_on(script).list("", recursive=True))
+    assert error.value.reason == "listing_too_large"
+
+
+def test_a_directory_that_vanishes_is_passed_over() -> None:
+    """A directory removed between its listing and its own opening is nobody's trouble."""
+    first = names((b"gone", attributes(mode=0o40755)), (b"a.csv", attributes()))
+    opened: list[bytes] = []
+
+    def answer(kind: int, ident: int, body: bytes) -> bytes | None:
+        if kind == Kind.OPENDIR:
+            opened.append(body)
+            if len(opened) > 1:
+                return status(ident, Code.NO_SUCH_FILE)
+        return first(kind, ident, body)
+
+    assert [f.path for f in store_on(Script(answer)).list("", recursive=True) if isinstance(f, RemoteFile)] == ["a.csv"]
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "reason"),
+    [
+        (Code.NO_SUCH_FILE, Permanent, "source_missing"),
+        (Code.NO_SUCH_PATH, Permanent, "source_missing"),
+        (Code.PERMISSION_DENIED, Permanent, "permission_denied"),
+        (Code.WRITE_PROTECT, Permanent, "permission_denied"),
+        (Code.OP_UNSUPPORTED, Permanent, "unsupported_by_server"),
+        (Code.INVALID_FILENAME, Permanent, "name_refused"),
+        (Code.FAILURE, Transient, "read_failed"),
+        (Code.CONNECTION_LOST, Transient, "connection_lost"),
+        (Code.NO_SPACE_ON_FILESYSTEM, Transient, "disk_full"),
+        (4711, Transient, "read_failed"),
+    ],
+)
+def test_refusals_are_judged_by_their_code(code: int, kind: type[Exception], reason: str) -> None:
+    """Each status code has one meaning; the server's own words are shown, printable, and judged by nobody."""
+
+    def answer(what: int, ident: int, body: bytes) -> bytes | None:
+        return status(ident, code, b"words\x1b[2J") if what == Kind.OPEN else File(b"x")(what, ident, body)
+
+    store = store_on(Script(answer))
+    with pytest.raises(kind) as error:
+        list(store.read(store.stat(remote_path("a")), start=0, size=1))
+    assert error.value.reason == reason  # type: ignore[attr-defined]
+    assert "\x1b" not in str(error.value)
+
+
+def test_a_close_that_fails_is_no_delivery() -> None:
+    """A server that fails to close a file has not stored it: the error of CLOSE is raised, not swallowed."""
+
+    def answer(what: int, ident: int, body: bytes) -> bytes | None:
+        return status(ident, Code.FAILURE) if what == Kind.CLOSE else File(b"")(what, ident, body)
+
+    session = session_on(Script(answer))
+    with pytest.raises(Refused):
+        session.close(session.open(b"/a", 2))
+
+
+def test_only_known_servers_are_trusted_with_more() -> None:
+    """Parallel writers and listings asked for ahead are for servers that are known to stand them."""
+    assert habits_of("SSH-2.0-OpenSSH_9.2p1 Debian-2").lanes == 4
+    assert habits_of("SSH-2.0-mod_sftp").names_ahead > 1
+    for other in ("SSH-2.0-AWS_SFTP_1.1", "SSH-2.0-SFTPGo_2.6", "SSH-2.0-NotOpenSSH", "rubbish", ""):
+        assert (habits_of(other).lanes, habits_of(other).names_ahead) == (1, 1)
