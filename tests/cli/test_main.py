@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from eft.cli import policy
 from eft.cli.endpoint import app as endpoint_app
-from eft.cli.failure import ExitCode
+from eft.cli.failure import EXIT_CODES, ExitCode
 from eft.cli.main import app
 from eft.cli.transfer import StateName
 from eft.domain.endpoint import RenameMode
@@ -180,3 +181,11 @@ def test_an_interrupt_is_no_failure_of_ours(desk: Desk) -> None:
     desk._sleep = interrupt  # type: ignore[method-assign]
     assert desk.run("transfer", "watch", made).exit_code == 130
     assert typer.Exit(130).exit_code == 130
+
+
+def test_the_exit_codes_are_in_the_documentation() -> None:
+    """docs/cli.md lists the exit codes in the words of the help."""
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    for line in EXIT_CODES.splitlines()[2:]:
+        code, words = line.split(maxsplit=1)
+        assert f"| {code} | {words} |" in page
