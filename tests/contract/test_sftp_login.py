@@ -14,7 +14,7 @@ import paramiko
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
-from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_FAILED_RESOURCE_SHORTAGE, OPEN_SUCCEEDED
 from pydantic import SecretStr
 
 from deploy.local.process import Child, Stack
@@ -59,13 +59,16 @@ def many_keys(servers: Stack, servers_directory: Path) -> ManyKeysSshd:
 class Witness(paramiko.ServerInterface):
     """An SSH server that notes every attempt to log in, and lets nobody in unless told so."""
 
-    def __init__(self, *, admits: bool = False, offers_sftp: bool = False, hangs_up: bool = False) -> None:
+    def __init__(
+        self, *, admits: bool = False, opens: bool = True, offers_sftp: bool = False, hangs_up: bool = False, ciphers: tuple[str, ...] = ()
+    ) -> None:
+        self.opens = opens
+        self.ciphers = ciphers
         self.attempts: list[tuple[str, str]] = []
         self.admits = admits
         self.offers_sftp = offers_sftp
         self.hangs_up = hangs_up
         self.key = paramiko.RSAKey.generate(2048)
-        self._stack = ExitStack()
 
     @property
     def host_key(self) -> str:
@@ -86,7 +89,7 @@ class Witness(paramiko.ServerInterface):
         return AUTH_SUCCESSFUL if self.admits else AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
-        return OPEN_SUCCEEDED
+        return OPEN_SUCCEEDED if self.opens else OPEN_FAILED_RESOURCE_SHORTAGE
 
     def check_channel_subsystem_request(self, channel: paramiko.Channel, name: str) -> bool:
         # It accepts, and never says a word of SFTP.
@@ -97,6 +100,8 @@ class Witness(paramiko.ServerInterface):
         transport = paramiko.Transport(connection)
         transport.set_log_channel("eft.adapters.sftp.ssh")
         transport.add_server_key(self.key)
+        if self.ciphers:
+            transport.get_security_options().ciphers = self.ciphers
         with suppress(EOFError, paramiko.SSHException, OSError):
             transport.start_server(server=self)
             transport.join(60)
@@ -207,6 +212,27 @@ def test_a_server_without_sftp_is_told_apart() -> None:
         error = failure(SftpBench(account))
     assert isinstance(error, Permanent)
     assert error.reason == "sftp_unavailable"
+
+
+def test_a_server_without_a_free_session_is_transient() -> None:
+    """A server that opens no session for now is `session_refused`, for its breaker."""
+    with Witness(admits=True, opens=False).account() as account:
+        error = failure(SftpBench(account))
+    assert isinstance(error, Transient)
+    assert error.reason == "session_refused"
+    assert error.endpoint is not None
+
+
+def test_weak_ciphers_are_not_spoken() -> None:
+    """A server that knows only CBC and 3DES is `algorithms_differ`, to a transfer as to a probe; no credential is sent."""
+    witness = Witness(admits=True, ciphers=("aes128-cbc", "3des-cbc"))
+    with witness.account() as account, SftpBench(account) as bench:
+        error = failure(bench)
+        assert isinstance(error, Permanent)
+        assert error.reason == "algorithms_differ"
+        report = bench.connections.probe(bench.endpoint)
+    assert "[algorithms_differ]" in report.checks[-1].message
+    assert witness.attempts == []
 
 
 # -- keys ----------------------------------------------------------------------------------------------------------------
@@ -337,6 +363,16 @@ def test_a_name_that_does_not_resolve_is_transient() -> None:
     assert error.endpoint is not None
 
 
+def test_a_resolver_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's resolver knows no deadline; the endpoint does."""
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_named: answered.wait(60) and [])
+    error = failure(SftpBench(account_at(22, host="slow.example"), patience=Patience(resolve=0.2)))
+    answered.set()
+    assert isinstance(error, Transient)
+    assert error.reason == "dns_failed"
+
+
 def test_what_is_no_name_never_resolves() -> None:
     """A text that cannot be a host name is a permanent error."""
     error = failure(SftpBench(account_at(22, host="a..b")))
@@ -407,6 +443,15 @@ def test_what_is_no_ssh_server_ends_in_time(serve: Callable[[socket.socket], Non
     assert isinstance(error, Transient)
     assert error.reason == reason
     assert error.endpoint is not None
+
+
+def test_a_probe_of_no_ssh_server_shows_no_keys() -> None:
+    """A probe of something that speaks no SSH fails at the host key, with the reason."""
+    with listening(_hanging_up) as port, SftpBench(account_at(port), patience=HASTY) as bench:
+        report = bench.connections.probe(bench.endpoint)
+    assert report.host_keys == ()
+    assert report.checks[-1].name == "host_key"
+    assert "[connection_lost]" in report.checks[-1].message
 
 
 def test_a_server_that_falls_silent_after_the_login_ends_in_time() -> None:

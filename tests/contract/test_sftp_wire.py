@@ -5,19 +5,26 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from socket import socket
+from threading import Event
 from uuid import uuid4
 
 import pytest
 
+from eft.adapters.sftp.pipe import PatientSocket
 from eft.adapters.sftp.session import LARGEST_SIZE, SAFE_SIZE, Session, Shorter, habits_of
 from eft.adapters.sftp.store import SftpStore
 from eft.adapters.sftp.wire import Code, Kind, Refused, string, uint32, uint64
 from eft.domain.endpoint import SftpEndpoint
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.names import remote_path
+from eft.domain.parts import PartPlan
+from eft.domain.transfer import Upload
 from eft.errors import Permanent, Transient
 from eft.ports import Bytes
+from tests.contract.sftp_bench import listening
 from tests.fakes import START
 
 Answer = Callable[[int, int, bytes], bytes | None]
@@ -406,6 +413,113 @@ def test_a_close_that_fails_is_no_delivery() -> None:
     session = session_on(Script(answer))
     with pytest.raises(Refused):
         session.close(session.open(b"/a", 2))
+
+
+def test_an_upload_whose_close_fails_is_not_finished() -> None:
+    """What the server says to CLOSE is what `finish` says."""
+
+    def answer(what: int, ident: int, body: bytes) -> bytes | None:
+        return status(ident, Code.QUOTA_EXCEEDED) if what == Kind.CLOSE else File(b"")(what, ident, body)
+
+    store = store_on(Script(answer))
+    upload = Upload(attempt=1, token=".t.part", path=remote_path("a"), plan=PartPlan(size=3, part_size=3))
+    with store.upload(upload, fresh=True) as uploading:
+        assert uploading.write(upload.plan.part(1), [b"abc"]) == [(1, None)]
+        with pytest.raises(Transient) as error:
+            uploading.finish()
+    assert error.value.reason == "disk_full"
+
+
+@pytest.mark.parametrize(("code", "raises"), [(Code.OP_UNSUPPORTED, False), (Code.FAILURE, True)])
+def test_an_fsync_that_fails_counts_unless_it_is_unknown(code: int, *, raises: bool) -> None:
+    """A server that offers fsync and then does not know it loses nothing; one that fails at it does."""
+    greeting = packet(Kind.VERSION, uint32(3) + string(b"fsync@openssh.com") + string(b"1"))
+    session = session_on(Script(lambda _kind, ident, _body: status(ident, code), version=greeting))
+    if raises:
+        with pytest.raises(Refused):
+            session.fsync(string(b"h"))
+    else:
+        session.fsync(string(b"h"))
+
+
+def test_a_file_in_the_place_of_a_directory_is_told_apart() -> None:
+    """Where a server's refusal to list is generic, a look tells that the path is no directory."""
+
+    def answer(what: int, ident: int, body: bytes) -> bytes | None:
+        if what == Kind.OPENDIR:
+            return status(ident, Code.FAILURE)
+        return packet(Kind.ATTRS, uint32(ident) + attributes())
+
+    with pytest.raises(Permanent) as error:
+        list(store_on(Script(answer)).list("a.csv", recursive=True))
+    assert error.value.reason == "not_a_directory"
+
+
+def test_what_cannot_be_looked_at_is_shown() -> None:
+    """An entry without attributes that may not be looked at is refused; one that vanished is left out."""
+    answers = iter([Code.NO_SUCH_FILE, Code.PERMISSION_DENIED])
+    listing = names((b"gone", uint32(0)), (b"closed", uint32(0)))
+
+    def answer(what: int, ident: int, body: bytes) -> bytes | None:
+        return status(ident, next(answers)) if what == Kind.LSTAT else listing(what, ident, body)
+
+    (found,) = store_on(Script(answer)).list("", recursive=True)
+    assert isinstance(found, RefusedName)
+    assert found.shown == "closed"
+
+
+def test_a_rename_that_fails_for_no_visible_reason_is_transient() -> None:
+    """A refused move or commit whose file is still there, and whose target is free, is `rename_failed`."""
+
+    def answer(what: int, ident: int, body: bytes) -> bytes | None:
+        if what == Kind.LSTAT and body.endswith(b"target"):
+            return status(ident, Code.NO_SUCH_FILE)
+        return File(b"")(what, ident, body) if what in {Kind.LSTAT, Kind.STAT} else status(ident, Code.FAILURE)
+
+    store = store_on(Script(answer))
+    for act in (lambda: store.move(remote_path("a"), remote_path("target")), lambda: store.remove(remote_path("a"))):
+        with pytest.raises(Transient) as error:
+            act()
+        assert error.value.reason in {"rename_failed", "remove_failed"}
+
+
+def test_what_sftp_cannot_do_says_so() -> None:
+    """Versions and copies on the server's side belong to other stores."""
+    store = store_on(Script(File(b"abc")))
+    file = store.stat(remote_path("a"))
+    upload = Upload(attempt=1, token=".t.part", path=remote_path("a"), plan=PartPlan(size=3, part_size=3))
+    assert store.copies_from(store) is False
+    for act in (
+        lambda: store.remove_version(file),
+        lambda: store.copy_version(file, remote_path("b")),
+        lambda: store.copy_part(upload, upload.plan.part(1), source=store, file=file),
+    ):
+        with pytest.raises(Permanent) as error:
+            act()
+        assert error.value.reason == "unsupported"
+
+
+def test_a_peer_that_takes_nothing_is_given_up() -> None:
+    """A socket whose peer never reads fails after its patience; paramiko, which retries for ever, then gives up too."""
+    over = Event()
+
+    def never_read(_connection: socket) -> None:
+        over.wait(60)
+
+    with listening(never_read) as port:
+        held = PatientSocket()
+        held.connect(("127.0.0.1", port))
+        held.settimeout(0.05)
+        held.patience = 0.2
+        with held, pytest.raises(ConnectionAbortedError):
+            _send_for_ever(held)
+        over.set()
+
+
+def _send_for_ever(held: PatientSocket) -> None:
+    while True:
+        with suppress(TimeoutError):
+            held.send(bytes(1 << 20))
 
 
 def test_only_known_servers_are_trusted_with_more() -> None:
