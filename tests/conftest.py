@@ -9,7 +9,7 @@ TESTS: Final = Path(__file__).parent
 MARKED: Final = frozenset({"contract", "crash", "e2e"})
 SPEAKS: Final = MARKED | {"local", "simulation", "tasks"}
 
-pytest_plugins = ["tests.servers"]
+pytest_plugins = ["tests.servers", "tests.running"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -83,6 +83,7 @@ class LocalStack:
         self._sqs_endpoint = sqs_endpoint
         self._resources: Provisioned | None = None
         self._stack = Stack()
+        self.beat: Child | None = None
 
     # -- where it is ---------------------------------------------------------------------------------------------------
 
@@ -144,11 +145,13 @@ class LocalStack:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.stop()
 
-    def add_worker(self, name: str, *, pool: Pool | None = None, concurrency: int | None = None) -> Child:
-        """Returns a new worker once it takes tasks. A name used before is a restart: that one must have ended."""
+    def add_worker(
+        self, name: str, *, pool: Pool | None = None, concurrency: int | None = None, settings: Mapping[str, str] | None = None
+    ) -> Child:
+        """Returns a new worker once it takes tasks, told other settings if given. A name used before is a restart: that one must have ended."""
         log = self.logs / f"{name}.log"
         options = ("--pool", pool or self.pool, "--concurrency", str(concurrency or self.concurrency), "--hostname", f"{name}@local")
-        environment = self.environment | {"EFT_HEALTH_FILE": str(self.directory / f"{name}.health")}
+        environment = self.environment | {"EFT_HEALTH_FILE": str(self.directory / f"{name}.health"), **(settings or {})}
         child = self._child(
             name, command("worker", *options), ready=says(log, " ready."), environment=environment, grace=timedelta(seconds=8)
         )
@@ -241,6 +244,8 @@ class LocalStack:
             self._child("beat", command("beat", "--pidfile", ""), ready=says(self.logs / "beat.log", "beat: Starting")),
             self._child("flower", command("flower", *offered), ready=answers(self.flower_url)),
         ]
+
+        self.beat = children[1]
 
         def begin(name: str, child: Child | None) -> None:
             if child is None:
