@@ -87,7 +87,7 @@ TABLES: Final = (
         expires="expires",
     ),
     TableSpec("registry", Key("pk"), Key("sk"), (IndexSpec("scheduled", Key("scheduled"), Key("pk")),)),
-    TableSpec("ownership", Key("pk")),
+    TableSpec("ownership", Key("pk"), Key("sk"), (IndexSpec("open_journals", Key("open"), Key("sk")),)),
 )
 
 QUEUES: Final = tuple(QueueSpec(suffix) for suffix in ("discover", "stage", "deliver", "parts", "settle", "upkeep"))

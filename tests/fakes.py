@@ -186,7 +186,11 @@ class FakeLedger(_Fake):
 
     def unsettled(self, partition: int) -> Iterator[Transfer]:
         with self._called("unsettled"):
-            found = [row.transfer for row in self._rows.values() if row.transfer.partition == partition and row.transfer.state not in FINAL]
+            found = [
+                row.transfer
+                for row in self._rows.values()
+                if row.transfer.partition == partition and row.transfer.state not in FINAL and not row.transfer.elsewhere
+            ]
         yield from found
 
     def page(

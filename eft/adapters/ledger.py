@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ from eft.domain.flow import Flow
 from eft.domain.instants import fire_time, instant, millis, sortable
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
-from eft.domain.transfer import RESTING, ROW_FORMAT, State, Transfer
+from eft.domain.transfer import FINAL, RESTING, ROW_FORMAT, State, Transfer
 from eft.errors import LostOwnership, NotFound, Permanent
 from eft.ports import Clock, Due, Page, Reservation
 
@@ -233,6 +233,26 @@ class DynamoLedger:
         )
         return [_due(key) for key in keys]
 
+    def adopt(self, transfer: Transfer) -> bool:
+        """One request. Our own row, met again after a lost answer, counts as written."""
+        self._freeze(transfer)
+        row = _row(transfer)
+        done, stands = self._table.put(
+            row,
+            condition="attribute_not_exists(#pk) OR #region_epoch < :epoch",
+            values={":epoch": transfer.region_epoch},
+        )
+        return done or (stands is not None and {**stands, **row} == stands)
+
+    def unsettled(self, partition: int) -> Iterator[Transfer]:
+        """A request per MB of keys of an index that lags by moments, and one per row, consistent."""
+        for shard in (str(partition), _resting(partition)):
+            for key in list(self._table.query("#due_shard = :shard", values={":shard": shard}, index="due")):
+                if key["pk"].startswith("T#"):
+                    transfer = self.load(key["pk"].removeprefix("T#"))
+                    if transfer.state not in FINAL and transfer.elsewhere is None:
+                        yield transfer
+
     def postpone(self, due: Due, *, until: datetime) -> bool:
         """One request. Its own success, met again after a lost answer, counts as a refusal: it comes due again at `until`."""
         done, _ = self._table.update(
@@ -323,6 +343,7 @@ def _row(transfer: Transfer) -> Row:
         "state": transfer.state.value,
         "tenant_state": f"{transfer.tenant}#{transfer.state}",
         "fence": transfer.fence,
+        "region_epoch": transfer.region_epoch,
     }
     if digest is not None:
         body["commit"]["parts"] = []
@@ -333,8 +354,10 @@ def _row(transfer: Transfer) -> Row:
         row["tenant_flow_state"] = f"{transfer.tenant}#{transfer.flow}#{transfer.state}"
     if transfer.claim_until is not None:
         row["claim_until"] = millis(transfer.claim_until)
-    if transfer.due_at is not None and transfer.state not in RESTING:
+    if transfer.due_at is not None and transfer.state not in RESTING and transfer.elsewhere is None:
         row |= {"due_at": millis(transfer.due_at), "due_shard": str(transfer.partition)}
+    if transfer.state in RESTING - FINAL and transfer.elsewhere is None:
+        row |= {"due_at": millis(transfer.since), "due_shard": _resting(transfer.partition)}
     return row
 
 
@@ -344,7 +367,7 @@ def _transfer(row: Row) -> Transfer:
     fields |= {"state": row["state"], "fence": row["fence"]}
     if "claim_until" in row:
         fields["claim_until"] = instant(row["claim_until"])
-    if "due_shard" in row:
+    if "due_shard" in row and row["state"] not in RESTING:
         fields["due_at"] = instant(row["due_at"])
     return Transfer.model_validate(fields)
 
@@ -390,6 +413,11 @@ def _path_key(endpoint: str, path: RemotePath) -> tuple[str, str]:
 
 def _fire_key(tenant: str, flow: str, name: str) -> tuple[str, str]:
     return f"F#{tenant}#{flow}", f"{'R' if fire_time(name) is None else 'S'}#{name}"
+
+
+def _resting(partition: int) -> str:
+    """Returns the shard of the rows that wait for a person: no sweep looks there, a switch between regions does."""
+    return f"resting-{partition}"
 
 
 def _due(key: Row) -> Due:

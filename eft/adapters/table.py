@@ -7,14 +7,14 @@ DynamoDB's list of reserved words.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast
 
 from botocore.exceptions import ClientError
 
 from eft.adapters.aws import AwsSession, code_of, translated
-from eft.errors import Transient
+from eft.errors import EftError, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -36,13 +36,24 @@ class Outcome(NamedTuple):
     row: Row | None
 
 
+class Check(NamedTuple):
+    """A condition on another row of the table, for a transaction."""
+
+    pk: str
+    sk: str
+    condition: str
+    values: Mapping[str, Value]
+
+
 class Table:
     """One table, or a named thing that lives in one; `what` names it in errors."""
 
-    def __init__(self, session: AwsSession, name: str, *, what: str) -> None:
+    def __init__(self, session: AwsSession, name: str, *, what: str, translate: Callable[[EftError], EftError] | None = None) -> None:
         self._session = session
         self._name = name
         self._what = what
+        self._translate = translate
+        """What a table behind a link makes of every error."""
 
     def get(self, pk: str, sk: str, *, consistent: bool = True) -> Row | None:
         """Returns a row, or None."""
@@ -58,7 +69,9 @@ class Table:
         Raises:
             Transient: `throttled`.
         """
-        found: dict[str, Row] = {}
+        return {row["pk"]: row for row in self._get_all(keys, only=only)}
+
+    def _get_all(self, keys: Sequence[tuple[str, str]], *, only: str | None) -> Iterator[Row]:
         for start in range(0, len(keys), BATCH):
             wanted: Any = {self._name: {"Keys": [_key(*key) for key in keys[start : start + BATCH]]}}
             if only is not None:
@@ -66,14 +79,12 @@ class Table:
             for _ in range(_ROUNDS):
                 with self._translated() as client:
                     answer = client.batch_get_item(RequestItems=wanted)
-                rows = [_from_item(item) for item in answer["Responses"].get(self._name, [])]
-                found |= {row["pk"]: row for row in rows}
+                yield from (_from_item(item) for item in answer["Responses"].get(self._name, []))
                 wanted = answer.get("UnprocessedKeys")
                 if not wanted:
                     break
             else:
                 raise Transient(f"{self._what} asks to slow down", reason="throttled")
-        return found
 
     def put(self, row: Row, *, condition: str, values: Mapping[str, Value] | None = None) -> Outcome:
         """Puts a whole row IF the condition holds of the row that stands there."""
@@ -141,10 +152,34 @@ class Table:
                 return Outcome(done=False, row=_from_item(stands) if stands else None)
         return Outcome(done=True, row=_from_item(answer["Attributes"]) if "Attributes" in answer else None)
 
+    def existing(self, keys: Sequence[tuple[str, str]]) -> set[str]:
+        """Returns the sort keys of those rows that exist, for keys whose sort keys differ; not read consistently."""
+        return {row["sk"] for row in self._get_all(keys, only="sk")}
+
+    def put_if(self, row: Row, *, condition: str, values: Mapping[str, Value], check: Check) -> Literal["put", "check"] | None:
+        """Puts a row IF its own condition and the check on another row hold, in one transaction; returns which failed, the check first."""
+        put: Any = _named({"ConditionExpression": condition}, values=values) | {"TableName": self._name, "Item": _to_item(row)}
+        other: Any = _named({"ConditionExpression": check.condition}, values=check.values)
+        other |= {"TableName": self._name, "Key": _key(check.pk, check.sk)}
+        with self._translated() as client:
+            try:
+                client.transact_write_items(TransactItems=[{"ConditionCheck": other}, {"Put": put}])
+            except client.exceptions.TransactionCanceledException as error:
+                causes = [cause.get("Code") for cause in cast("Any", error).response.get("CancellationReasons", [])]
+                if "ConditionalCheckFailed" not in causes:
+                    raise
+                return "check" if causes[0] == "ConditionalCheckFailed" else "put"
+        return None
+
     @contextmanager
     def _translated(self) -> Iterator[DynamoDBClient]:
-        with translated(self._what, session=self._session):
-            yield self._session.dynamodb()
+        try:
+            with translated(self._what, session=self._session):
+                yield self._session.dynamodb()
+        except EftError as error:
+            if self._translate is None:
+                raise
+            raise self._translate(error) from error
 
 
 def _named(

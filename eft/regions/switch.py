@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from eft.domain.ownership import JournalEntry, Mode, Partition, Phase
-from eft.domain.transfer import RESTING, State, Transfer
+from eft.domain.transfer import FINAL, State, Transfer
 from eft.errors import Conflict, NotFound, Permanent, Transient
 from eft.ports import Engine, Ledger, OwnershipTable, Peer
 from eft.regions.adoption import adopt_row
@@ -71,7 +71,7 @@ def hand_over(engine: Engine, number: int, order: Order) -> Partition:
     if here.phase is Phase.DRAINING:
         here = _change(engine, own, here, order, phase=Phase.RELEASED)
     for row in rows:
-        _copy(engine.ledger, peer.ledger, row.with_(region_epoch=here.region_epoch + 1))
+        _carry_over(engine, row, engine.ledger, peer.ledger, to=peer.region, region_epoch=here.region_epoch + 1)
     there = _change(
         engine, peer.table, there, order, home=peer.region, region_epoch=here.region_epoch + 1, mode=here.mode, phase=Phase.ACTIVE
     )
@@ -133,20 +133,22 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
     )
     if here.mode is Mode.SOLO:
         here = _change(engine, own, here, order, mode=Mode.DUAL)
-    _reconcile(engine, peer, number)
+    _reconcile(engine, peer, number, here.region_epoch)
     _tell_everything(engine, peer, number)
     _change(engine, peer.table, there, order, evidence=True)
     return here if here.evidence else _change(engine, own, here, order, evidence=True)
 
 
-def _reconcile(engine: Engine, peer: Peer, number: int) -> None:
-    """After a promotion: the old home's rows end there, and what was held here for want of evidence is decided by theirs."""
-    for theirs in peer.ledger.unsettled(number):
-        if theirs.state not in RESTING and theirs.elsewhere is None:
-            _end_elsewhere(engine, peer.ledger, theirs)
+def _reconcile(engine: Engine, peer: Peer, number: int, region_epoch: int) -> None:
+    """After a promotion: the old home's rows are carried over, and what was held here for want of evidence is decided by theirs."""
+    here = engine.ownership.region
+    theirs = {row.id: row for row in peer.ledger.unsettled(number)}
     for ours in engine.ledger.unsettled(number):
         if ours.state is State.HELD and ours.reason == "no_evidence":
-            adopt_row(engine, ours, evidence=_row(peer.ledger, ours.id), intent=peer.table.intent(ours.id))
+            evidence = theirs.get(ours.id) or _row(peer.ledger, ours.id)
+            adopt_row(engine, ours, evidence=evidence, intent=peer.table.intent(ours.id))
+    for row in theirs.values():
+        _carry_over(engine, row, peer.ledger, engine.ledger, to=here, region_epoch=region_epoch)
 
 
 def _row(ledger: Ledger, transfer: str) -> Transfer | None:
@@ -154,14 +156,6 @@ def _row(ledger: Ledger, transfer: str) -> Transfer | None:
         return ledger.load(transfer)
     except NotFound:
         return None
-
-
-def _end_elsewhere(engine: Engine, ledger: Ledger, row: Transfer) -> None:
-    """Fences whoever still has an old home's row, and marks it as carried on elsewhere."""
-    now = engine.clock.now()
-    claimed = ledger.claim(row.id, worker=f"rejoin-{engine.clock.nonce()}", now=now, lease=engine.tuning.lease, force=True)
-    if claimed is not None and claimed.state not in RESTING:
-        ledger.save(claimed.with_(elsewhere=engine.ownership.region, claim_until=None, due_at=None), was=claimed.state)
 
 
 def _tell_everything(engine: Engine, peer: Peer, number: int) -> None:
@@ -180,23 +174,41 @@ def _follow(engine: Engine, own: OwnershipTable, here: Partition, there: Partiti
     """The old home learns who has the partition now, and ends its rows."""
     if (here.home, here.region_epoch) != (there.home, there.region_epoch):
         here = _change(engine, own, here, order, home=there.home, region_epoch=there.region_epoch, mode=there.mode, phase=Phase.ACTIVE)
-    for row in engine.ledger.unsettled(here.number):
-        if row.region_epoch < here.region_epoch and row.elsewhere is None and row.state is not State.CANCELLED:
-            _move_away(engine, row, there.home)
+    return_strays(engine, here.number)
     return here
 
 
-def _move_away(engine: Engine, row: Transfer, to: str) -> None:
-    claimed = engine.ledger.claim(
-        row.id, worker=f"switch-{engine.clock.nonce()}", now=engine.clock.now(), lease=engine.tuning.lease, force=True
-    )
-    if claimed is not None:
-        engine.ledger.save(claimed.with_(elsewhere=to, claim_until=None, due_at=None), was=claimed.state)
+def return_strays(engine: Engine, number: int) -> int:
+    """Carries rows that were created here while the partition left to its home; returns how many. Cheap where there are none.
+
+    Raises:
+        Transient: `peer_unreachable`; they wait.
+    """
+    peer = _peer(engine)
+    there = peer.own.partition(number)
+    if there.home != peer.region:
+        return 0
+    strays = list(engine.ledger.unsettled(number))
+    for row in strays:
+        _carry_over(engine, row, engine.ledger, peer.ledger, to=peer.region, region_epoch=there.region_epoch)
+    return len(strays)
+
+
+def _carry_over(engine: Engine, row: Transfer, source: Ledger, target: Ledger, *, to: str, region_epoch: int) -> None:
+    """Moves one row: fences whoever still has it, writes it in the other ledger IF that has none of this era, and ends it in its own."""
+    worker = f"switch-{engine.clock.nonce()}"
+    claimed = source.claim(row.id, worker=worker, now=engine.clock.now(), lease=engine.tuning.lease, force=True)
+    if claimed is None or claimed.elsewhere is not None or claimed.state in FINAL:
+        return
+    commit = claimed.commit and claimed.commit.model_copy(update={"region_epoch": region_epoch, "attempted": True})
+    _copy(source, target, claimed.with_(region_epoch=region_epoch, commit=commit, due_at=engine.clock.now()))
+    source.save(claimed.with_(elsewhere=to, claim_until=None, due_at=None), was=claimed.state)
 
 
 def _copy(source: Ledger, target: Ledger, row: Transfer) -> None:
     """Copies a row with the parts and the reservation of its open attempt."""
-    target.adopt(row.with_(claim_until=None, elsewhere=None))
+    if not target.adopt(row.with_(claim_until=None, elsewhere=None, fence=0)):
+        return
     for upload in (row.upload, row.staging):
         for part in (source.parts(row.id, attempt=upload.attempt) if upload is not None else {}).values():
             target.record_part(row.id, attempt=upload.attempt if upload else 0, done=part)
