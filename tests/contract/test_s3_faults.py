@@ -287,6 +287,16 @@ def test_a_body_cut_short_is_never_taken_for_the_whole(sent: int) -> None:
     assert content.startswith(bytes(got))
 
 
+def test_a_body_of_unknown_length_is_counted() -> None:
+    """A server that tells no length is held to the range that it promised, and asked for no more than that."""
+    headers = {"Content-Range": "bytes 0-9/10", "ETag": '"e"'}
+    with answering(206, headers, b"01234") as bucket, pytest.raises(Transient) as error:
+        list(bucket.store.read(a_file(10), start=0, size=10))
+    assert error.value.reason == "aws_unavailable"
+    with answering(206, headers, b"0123456789") as bucket:
+        assert read(bucket.store, a_file(10)) == b"0123456789"
+
+
 def test_a_shorter_range_is_a_changed_source() -> None:
     """A server that has less than the range asked for has another version."""
     headers = {"Content-Length": "3", "Content-Range": "bytes 5-7/8", "ETag": '"e"'}

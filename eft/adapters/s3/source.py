@@ -180,7 +180,7 @@ class S3Source(S3Bucket):
         """A store without ranges answers with the whole object, and a file that is shorter than it was with what is left of it."""
         span = answer.get("ContentRange")
         whole = span is None and start == 0 and file.size == size
-        if answer["ContentLength"] == size and (whole or str(span).startswith(f"bytes {start}-{start + size - 1}/")):
+        if answer.get("ContentLength", size) == size and (whole or str(span).startswith(f"bytes {start}-{start + size - 1}/")):
             return
         if span is not None:
             raise Permanent(f"'{file.path}' is shorter than the version that was accepted", reason="source_changed")
