@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import timedelta
 from http import HTTPStatus
+from typing import Final
 
 from flask import Blueprint, url_for
 from pydantic import TypeAdapter
@@ -46,6 +48,9 @@ log = logging.getLogger(__name__)
 
 endpoints = Blueprint("endpoints", __name__, url_prefix="/v1/endpoints")
 
+TESTS_AT_ONCE: Final = 3
+"""Per tenant: a test waits for a foreign server, and the API's threads are everybody's."""
+TEST_LEASE: Final = timedelta(minutes=3)
 _CHANGED: TypeAdapter[object] = TypeAdapter(EndpointChange)
 
 
@@ -161,7 +166,7 @@ def remove(endpoint_id: str) -> None:
 
 
 @endpoints.post("/<id:endpoint_id>/test")
-@operation(summary="Test the connection", scope=Scope.ENDPOINTS_WRITE, answer=ProbeShown)
+@operation(summary="Test the connection", scope=Scope.ENDPOINTS_WRITE, answer=ProbeShown, also=(429,))
 def test(endpoint_id: str) -> ProbeShown:
     """Connects, logs in, lists and looks what the server offers, now; moves nothing. `ok` says whether transfers would work;
     each check says what failed and what to do.
@@ -169,7 +174,19 @@ def test(endpoint_id: str) -> ProbeShown:
     For SFTP, `host_keys` are the keys that the server showed: confirm them out of band, then pin them.
     """
     core = engine()
-    report = core.stores.probe(core.registry.endpoint(caller().tenant, endpoint_id))
+    endpoint = core.registry.endpoint(caller().tenant, endpoint_id)
+    key, holder = f"test/{endpoint.tenant}", core.clock.nonce()
+    if not core.limits.acquire(key, limit=TESTS_AT_ONCE, holder=holder, lease=TEST_LEASE):
+        raise Problem(
+            f"{TESTS_AT_ONCE} of your tests run already; wait for one to end.",
+            status=HTTPStatus.TOO_MANY_REQUESTS,
+            reason="too_many_tests",
+            headers={"Retry-After": "10"},
+        )
+    try:
+        report = core.stores.probe(endpoint)
+    finally:
+        core.limits.release(key, holder=holder)
     return ProbeShown(
         ok=report.ok,
         checks=tuple(CheckShown(name=c.name, ok=c.ok, message=c.message) for c in report.checks),

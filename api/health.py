@@ -35,12 +35,20 @@ class Readiness:
 
     def checks(self) -> dict[str, bool]:
         """Returns each check by name."""
-        with self._turn:
+        # A table that hangs holds one request, not every one that asks.
+        if not self._turn.acquire(blocking=self._seen is None):
+            return self._last()
+        try:
             now = self._core.clock.monotonic()
             if self._seen is None or now - self._seen[0] >= KEPT_SECONDS:
                 found = {name: _answers(look) for name, look in self._looks.items()}
                 self._seen = (self._core.clock.monotonic(), {**found, "token_keys": self._keys_ready()})
-            return self._seen[1]
+            return self._last()
+        finally:
+            self._turn.release()
+
+    def _last(self) -> dict[str, bool]:
+        return {} if self._seen is None else self._seen[1]
 
 
 @health.get("/live")

@@ -440,7 +440,7 @@ class RedriveAsked(Asked):
 
     state: Literal[State.DEAD, State.HELD]
     flow: Id | None = None
-    limit: int = Field(default=100, ge=1, le=500)
+    limit: int = Field(default=100, ge=1, le=200)
     cursor: str | None = Field(default=None, max_length=2048)
 
 

@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -505,6 +506,21 @@ def test_probe(acme: Client, world: World, monkeypatch: pytest.MonkeyPatch) -> N
         "capabilities": {"rename": "posix"},
     }
     assert asked[0].secret == SecretRef(name=f"eft/acme/{made['id']}")
+
+
+def test_tests_at_once(acme: Client, other: Client, world: World) -> None:
+    """A tenant whose servers hang holds three tests at once and no more; others test on, and a test that ends makes room."""
+    theirs = onboard(other, sftp())
+    for number in range(3):
+        held = f"elsewhere-{number}"
+        assert world.limits.acquire("test/acme", limit=3, holder=held, lease=timedelta(minutes=1))
+    answer = acme.post(f"{PATH}/sftp-a/test")
+    problem(answer, 429, "too_many_tests")
+    assert answer.headers["Retry-After"] == "10"
+    assert other.post(f"{PATH}/{theirs['id']}/test").status_code == 200
+    world.limits.release("test/acme", holder="elsewhere-0")
+    for _ in range(2):
+        assert acme.post(f"{PATH}/sftp-a/test").status_code == 200
 
 
 def test_pin(acme: Client, world: World) -> None:
