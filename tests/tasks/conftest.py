@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -99,6 +99,13 @@ class Process:
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
+
+
+def until_ready(*workers: Process) -> None:
+    """Waits until the workers take tasks."""
+    for worker in workers:
+        eventually(lambda worker=worker: " ready." in worker.said() or not worker.alive)  # type: ignore[misc] # bound here
+        assert worker.alive, worker.said()
 
 
 @pytest.fixture(scope="session")
@@ -217,8 +224,8 @@ def sqs(sqs_url: str) -> "SQSClient":
     return session.client("sqs", endpoint_url=sqs_url)
 
 
-@pytest.fixture
-def make_queues(sqs: "SQSClient", sqs_url: str, request: pytest.FixtureRequest) -> MakeQueues:
+@pytest.fixture(scope="session")
+def make_queues(sqs: "SQSClient", sqs_url: str) -> MakeQueues:
     """Makes queues with names of their own."""
 
     def make(*suffixes: str, receives: int = 10, visibility: int = 5) -> Queues:
@@ -259,6 +266,19 @@ class Engine:
         environment: Mapping[str, str] | None = None,
     ) -> Process:
         """Starts a worker and returns when it takes tasks."""
+        process = self.begin_worker(pool, *arguments, concurrency=concurrency, settings=settings, environment=environment)
+        until_ready(process)
+        return process
+
+    def begin_worker(
+        self,
+        pool: str,
+        *arguments: str,
+        concurrency: int = 2,
+        settings: Mapping[str, Any] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Starts a worker, to be waited for with until_ready()."""
         name = f"w{len(self.workers) + 1}@test"
         command = [
             sys.executable,
@@ -269,8 +289,6 @@ class Engine:
         log = self.folder / f"{name}.log"
         process = Process.start(command, log, {**self.environment, "EFT_TEST_APP": json.dumps(settings), **(environment or {})})
         self.workers.append(process)
-        eventually(lambda: " ready." in process.said() or not process.alive)
-        assert process.alive, process.said()
         return process
 
     @cached_property
@@ -303,26 +321,39 @@ class StartEngine(Protocol):
     def __call__(self, transport: Mapping[str, Any], **settings: Any) -> Engine: ...  # noqa: ANN401 - any setting
 
 
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartEngine]:
-    """Makes engines and ends their workers."""
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    engines: list[Engine] = []
+@pytest.fixture(scope="session", autouse=True)
+def credentials() -> Iterator[None]:
+    """boto3's chain finds something."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in CREDENTIALS.items():
+            environment.setenv(name, value)
+        yield
 
-    def start(transport: Mapping[str, Any], **settings: Any) -> Engine:  # noqa: ANN401 - any setting
-        folder = tmp_path / f"engine{len(engines)}"
-        folder.mkdir()
-        settings = {"transport": dict(transport), "story": str(folder / "story"), **settings}
-        engines.append(Engine(settings, folder))
-        return engines[-1]
 
-    yield start
-    workers = [worker for started in engines for worker in started.workers]
-    with ThreadPoolExecutor() as ends:
+@contextmanager
+def engines(folder: Path) -> Iterator[StartEngine]:
+    """Yields a maker of engines and ends their workers in the end."""
+    made: list[Engine] = []
+
+    def make(transport: Mapping[str, Any], **settings: Any) -> Engine:  # noqa: ANN401 - any setting
+        own = folder / f"engine{len(made)}"
+        own.mkdir()
+        made.append(Engine({"transport": dict(transport), "story": str(own / "story"), **settings}, own))
+        return made[-1]
+
+    yield make
+    workers = [worker for engine in made for worker in engine.workers]
+    with ThreadPoolExecutor(8) as ends:
         list(ends.map(Process.end, workers))
-    for started in engines:
-        started.app.close()
+    for engine in made:
+        engine.app.close()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[StartEngine]:
+    """Makes engines."""
+    with engines(tmp_path) as make:
+        yield make
 
 
 def cpu_seconds(pid: int) -> float:

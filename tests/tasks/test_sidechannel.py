@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError
 from tasks.sidechannel import attach, events, link
 from tasks.sidechannel.events import publisher_of
 from tasks.sidechannel.link import connect
-from tests.tasks.conftest import Engine, MakeQueues, Process, RedisServer, StartEngine, eventually, free_port
+from tests.tasks.conftest import Engine, MakeQueues, Process, RedisServer, StartEngine, eventually, free_port, until_ready
 
 PASSWORD: Final = "operator:secret"
 
@@ -42,7 +42,8 @@ def test_remote_control_reaches_workers(make_queues: MakeQueues, engine: StartEn
     """Ping, inspect, revoke, terminate, growing and shrinking, rate limits and shutdown work over the side channel."""
     queues = make_queues(visibility=60)
     here = engine(queues.transport(visibility_timeout=60), redis=redis_server.url)
-    prefork, threads = here.worker("prefork"), here.worker("threads")
+    prefork, threads = here.begin_worker("prefork"), here.begin_worker("threads")
+    until_ready(prefork, threads)
     control: Any = here.app.control
     eventually(lambda: _pong(here) == {"w1@test", "w2@test"})
     registered = control.inspect(["w1@test"], timeout=10).registered()
@@ -125,7 +126,8 @@ def test_flower_sees_workers_and_tasks_and_outlives_redis(
     """
     queues = make_queues(visibility=60)
     here = engine(queues.transport(visibility_timeout=60), redis=redis_server.url)
-    workers = [here.worker("prefork"), here.worker("threads")]
+    workers = [here.begin_worker("prefork"), here.begin_worker("threads")]
+    until_ready(*workers)
     flower, address = _flower(tmp_path, redis_server.url)
     try:
         with pytest.raises(HTTPError, match="401"):

@@ -5,34 +5,89 @@ import os
 import pickle
 import signal
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from kombu.exceptions import ChannelError
 
-from tests.tasks.conftest import MakeQueues, Queues, StartEngine, cpu_seconds, eventually
+from tests.tasks.conftest import (
+    Engine,
+    MakeQueues,
+    Process,
+    Queues,
+    StartEngine,
+    cpu_seconds,
+    engines,
+    eventually,
+    until_ready,
+)
 
 POOLS: Final = ("prefork", "threads")
 
 
-@pytest.mark.parametrize("pool", POOLS)
-def test_every_task_of_every_queue_is_done_once(pool: str, make_queues: MakeQueues, engine: StartEngine) -> None:
+@dataclass
+class Pair:
+    """An engine with a worker of one pool that serves several tests."""
+
+    here: Engine
+    queues: Queues
+    worker: Process
+
+    def done_once(self, *names: str) -> None:
+        self.here.until_told("ended", *names)
+        assert {name: self.here.times("began")[name] for name in names} == dict.fromkeys(names, 1)
+
+
+@pytest.fixture(scope="module")
+def pairs(make_queues: MakeQueues, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Pair]]:
+    """One worker of each pool, with two queues and a short visibility timeout."""
+    with engines(tmp_path_factory.mktemp("pairs")) as make:
+        found = []
+        for pool in POOLS:
+            queues = make_queues("a", "b", receives=3)
+            here = make(queues.transport(visibility_timeout=2), prefetch=2)
+            found.append(Pair(here, queues, here.begin_worker(pool)))
+        until_ready(*(pair.worker for pair in found))
+        yield found
+        assert all(pair.worker.alive for pair in found)
+
+
+def test_every_task_of_every_queue_is_done_once(pairs: list[Pair]) -> None:
     """Tasks longer than the visibility timeout, prefetched ones and short ones run once each; their messages go."""
-    queues = make_queues("a", "b")
-    here = engine(queues.transport(visibility_timeout=2), prefetch=2)
-    worker = here.worker(pool)
-    # Two run for three visibility timeouts; on each of the two queues others wait behind them, held.
-    long = [here.send("work", f"long{n}", 6, queue=queues.names[0]) for n in range(2)]
-    names = [f"t{n}" for n in range(20)]
-    for n, name in enumerate(names):
-        here.send("work", name, queue=queues.names[n % 2])
-    eventually(lambda: set(here.times("ended")) >= {"long0", "long1", *names})
-    eventually(lambda: all(queues.empty(name) for name in queues.names))
-    assert len(long) == 2
-    assert here.times("began") == dict.fromkeys(["long0", "long1", *names], 1)
-    assert worker.alive
+    for pair in pairs:
+        # Two run for more than two visibility timeouts; others wait behind them, held.
+        for n in range(2):
+            pair.here.send("work", f"long{n}", 5, queue=pair.queues.names[0])
+        for n in range(20):
+            pair.here.send("work", f"short{n}", queue=pair.queues.names[n % 2])
+    for pair in pairs:
+        pair.done_once("long0", "long1", *(f"short{n}" for n in range(20)))
+        for name in pair.queues.names:
+            pair.queues.until_counted(name, 0, 0)
+
+
+def test_waiting_is_sqs_business_or_held(pairs: list[Pair]) -> None:
+    """delay_seconds waits in SQS, a countdown in the worker, held beyond the visibility timeout; an eta that lies
+    behind is no reason to wait. Each runs once.
+    """
+    sent = time.time()
+    for pair in pairs:
+        pair.here.send("work", "delayed", delay_seconds=2, MessageGroupId="tenant")
+        url = pair.queues.urls[pair.queues.names[0]]
+        delayed = pair.queues.client.get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessagesDelayed"])
+        assert delayed["Attributes"] == {"ApproximateNumberOfMessagesDelayed": "1"}
+        pair.here.send("work", "counted", countdown=5)
+        pair.here.send("work", "late", eta=datetime.now(UTC) - timedelta(hours=1))
+    for pair in pairs:
+        pair.done_once("delayed", "counted", "late")
+        began = {line["name"]: line["at"] - sent for line in pair.here.story("began")}
+        assert began["delayed"] >= 2
+        assert began["counted"] >= 5
 
 
 def test_a_killed_worker_and_a_killed_child_lose_nothing(make_queues: MakeQueues, engine: StartEngine) -> None:
@@ -52,24 +107,6 @@ def test_a_killed_worker_and_a_killed_child_lose_nothing(make_queues: MakeQueues
     eventually(lambda: here.times("ended")["all"])
     eventually(lambda: queues.empty(queues.names[0]))
     assert [line["receives"] for line in here.story("began")] == [1, 2, 1, 2]
-
-
-def test_sqs_own_delay_holds_a_message_in_the_queue(make_queues: MakeQueues, engine: StartEngine) -> None:
-    """delay_seconds waits in SQS and a countdown in the worker, held beyond the visibility timeout; each runs once."""
-    queues = make_queues(visibility=2)
-    here = engine(queues.transport(visibility_timeout=2))
-    sent = time.time()
-    here.send("work", "delayed", delay_seconds=2, MessageGroupId="tenant")
-    assert queues.client.get_queue_attributes(QueueUrl=queues.urls[queues.names[0]], AttributeNames=["ApproximateNumberOfMessagesDelayed"])[
-        "Attributes"
-    ] == {"ApproximateNumberOfMessagesDelayed": "1"}
-    here.send("work", "counted", countdown=5)
-    here.worker("threads", concurrency=1)
-    eventually(lambda: len(here.story("ended")) == 2)
-    began = {line["name"]: line["at"] - sent for line in here.story("began")}
-    assert began["delayed"] >= 2
-    assert began["counted"] >= 5
-    assert len(here.story("began")) == 2
 
 
 def test_a_message_is_readable_json(make_queues: MakeQueues, engine: StartEngine) -> None:
@@ -100,7 +137,7 @@ def test_a_message_for_no_queue_is_an_error(make_queues: MakeQueues, engine: Sta
         here.send("work", "late", delay_seconds=901)
 
 
-def _broken_messages(queues: Queues, trap: Path) -> dict[str, str]:
+def _broken_messages(trap: Path) -> dict[str, str]:
     """Returns bodies that no worker can take, each broken in its own way."""
 
     class Trap:
@@ -112,7 +149,7 @@ def _broken_messages(queues: Queues, trap: Path) -> dict[str, str]:
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {"task": "work", "id": "1", "lang": "py"},
-        "properties": {"delivery_info": {"exchange": queues.names[0], "routing_key": queues.names[0]}},
+        "properties": {"delivery_info": {}},
     }
     without = {f"without {name}": {key: good[key] for key in good if key != name} for name in good}
     del without["without content-encoding"]
@@ -150,26 +187,25 @@ def _broken_messages(queues: Queues, trap: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("pool", POOLS)
-def test_broken_messages_end_in_the_dead_letter_queue(pool: str, make_queues: MakeQueues, engine: StartEngine, tmp_path: Path) -> None:
+def test_broken_messages_end_in_the_dead_letter_queue(pairs: list[Pair], tmp_path: Path) -> None:
     """Whatever no task can be made of is neither run, nor deleted, nor tried in a hurry; the worker goes on."""
-    queues = make_queues(receives=2)
-    (queue,) = queues.names
-    bodies = _broken_messages(queues, tmp_path / "trap")
-    for body in bodies.values():
-        queues.client.send_message(QueueUrl=queues.urls[queue], MessageBody=body)
-    here = engine(queues.transport())
-    worker = here.worker(pool)
-    here.send("work", "good")
-    here.send("refuse", "refused")
-    eventually(lambda: here.times("ended")["good"])
-    eventually(lambda: queues.dead(queue) == len(bodies) + 1)
-    assert queues.empty(queue)
-    assert here.times("began") == {"good": 1, "refused": 2}
-    first, second = (line["at"] for line in here.story("began") if line["name"] == "refused")
-    assert second - first >= 0.9
+    bodies = _broken_messages(tmp_path / "trap")
+    for pair in pairs:
+        url = pair.queues.urls[pair.queues.names[0]]
+        for body in bodies.values():
+            pair.queues.client.send_message(QueueUrl=url, MessageBody=body)
+        pair.here.send("refuse", "refused")
+        pair.here.send("work", "good")
+    for pair in pairs:
+        pair.done_once("good")
+        queue = pair.queues.names[0]
+        pair.queues.until_counted(f"{queue}-dead", len(bodies) + 1, 0)
+        pair.queues.until_counted(queue, 0, 0)
+        assert not pair.here.times("began")["broken"]
+        looks = [line["at"] for line in pair.here.story("began") if line["name"] == "refused"]
+        assert len(looks) == 3
+        assert all(later - earlier >= 0.9 for earlier, later in pairwise(looks))
     assert not (tmp_path / "trap").exists()
-    assert worker.alive
 
 
 def test_a_worker_without_work_rests(make_queues: MakeQueues, engine: StartEngine) -> None:
@@ -178,7 +214,8 @@ def test_a_worker_without_work_rests(make_queues: MakeQueues, engine: StartEngin
     transport: dict[str, Any] = {"wait_time_seconds": 5, "visibility_timeout": 30}
     idle = engine(queues.transport(**transport))
     busy = engine(full.transport(**transport))
-    workers = [idle.worker("prefork"), idle.worker("threads"), busy.worker("threads", concurrency=1)]
+    workers = [idle.begin_worker("prefork"), idle.begin_worker("threads"), busy.begin_worker("threads", concurrency=1)]
+    until_ready(*workers)
     for n in range(3):
         busy.send("slice", f"s{n}", 60, queue=full.names[n % 2])
     eventually(lambda: busy.story("began"))
@@ -188,11 +225,3 @@ def test_a_worker_without_work_rests(make_queues: MakeQueues, engine: StartEngin
     time.sleep(seconds)
     used = [cpu_seconds(worker.popen.pid) - earlier for worker, earlier in zip(workers, before, strict=True)]
     assert all(one < 0.02 * seconds for one in used), used
-
-
-def test_a_past_eta_runs_at_once(make_queues: MakeQueues, engine: StartEngine) -> None:
-    """An eta that lies behind is no reason to wait."""
-    here = engine(make_queues().transport())
-    here.worker("threads", concurrency=1)
-    here.send("work", "late", eta=datetime.now(UTC) - timedelta(hours=1))
-    eventually(lambda: here.times("ended")["late"])

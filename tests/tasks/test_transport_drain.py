@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Final
 
-from tests.tasks.conftest import Engine, MakeQueues, Process, StartEngine, eventually
+from tests.tasks.conftest import Engine, MakeQueues, Process, StartEngine, eventually, until_ready
 
 POOLS: Final = ("prefork", "threads")
 
@@ -26,7 +26,7 @@ def test_a_worker_leaves_within_five_seconds(make_queues: MakeQueues, engine: St
     for pool in POOLS:
         queues = make_queues("a", "b", visibility=60)
         here = engine(queues.transport(visibility_timeout=60, requeue_visibility=30), prefetch=3)
-        workers.append(here.worker(pool))
+        workers.append(here.begin_worker(pool))
         for n in range(6):
             here.send("slice", f"s{n}", 60, queue=queues.names[n % 2])
         both.append((here, queues))
@@ -50,10 +50,10 @@ def test_prefetched_messages_do_not_wait_for_running_tasks(make_queues: MakeQueu
     for pool in POOLS:
         queues = make_queues(visibility=60)
         here = engine(queues.transport(visibility_timeout=60), prefetch=4)
-        workers.append(here.worker(pool, concurrency=1))
+        workers.append(here.begin_worker(pool, concurrency=1))
         both.append((here, queues))
     for here, queues in both:
-        here.send("work", "stubborn", 8)
+        here.send("work", "stubborn", 6)
         here.until_told("began", "stubborn")
         for n in range(2):
             here.send("work", f"later{n}")
@@ -77,8 +77,9 @@ def test_an_idle_worker_leaves_at_once_and_swallows_nothing(make_queues: MakeQue
     for pool in POOLS:
         queues = make_queues(visibility=60)
         here = engine(queues.transport(visibility_timeout=60, wait_time_seconds=2))
-        workers.append(here.worker(pool))
+        workers.append(here.begin_worker(pool))
         both.append((here, queues))
+    until_ready(*workers)
     for worker in workers:
         worker.popen.terminate()
     for here, _ in both:

@@ -13,10 +13,11 @@ from kombu.exceptions import OperationalError
 
 from tasks.sqs.calls import Calls
 from tests import faultproxy
-from tests.faultproxy import FaultProxy
-from tests.tasks.conftest import PATIENCE, Engine, MakeQueues, Process, Queues, StartEngine, eventually
+from tests.faultproxy import Fault, FaultProxy
+from tests.tasks.conftest import PATIENCE, Engine, MakeQueues, Process, Queues, StartEngine, eventually, until_ready
 
 POOLS: Final = ("prefork", "threads")
+HIDE: Final = "ChangeMessageVisibilityBatch"
 
 
 @pytest.fixture
@@ -34,6 +35,10 @@ class Trial:
     queues: Queues
     proxy: FaultProxy
     worker: Process
+
+    def inject(self, operation: str, *faults: Fault) -> None:
+        for fault in faults:
+            self.proxy.inject(operation, fault)
 
     def send(self, stem: str, count: int) -> None:
         for n in range(count):
@@ -62,34 +67,40 @@ def trials(make_queues: MakeQueues, engine: StartEngine, sqs_url: str) -> Iterat
                 proxy = proxies.enter_context(FaultProxy(sqs_url))
                 here = engine(queues.transport(proxy.url, visibility_timeout=visibility), prefetch=prefetch)
                 here.sender = {"endpoint_url": queues.endpoint}
-                found.append(Trial(here, queues, proxy, here.worker(pool)))
+                found.append(Trial(here, queues, proxy, here.begin_worker(pool)))
+            until_ready(*(trial.worker for trial in found))
             return found
 
         yield start
 
 
 def test_workers_go_on_through_every_fault(trials: Callable[..., list[Trial]]) -> None:
-    """Faults on receiving, on deleting, on extending and on giving back: each task runs once, and the worker lives."""
+    """Faults on receiving, on deleting, on extending and on giving back, and on sending from within a task: each task
+    runs once, and the worker lives.
+    """
     both = trials(visibility=4, prefetch=2)
     for operation in ("ReceiveMessage", "DeleteMessageBatch"):
         for trial in both:
-            for fault in faultproxy.ALL:
-                trial.proxy.inject(operation, fault)
+            trial.inject(operation, *faultproxy.ALL)
             trial.send(operation, 6)
         for trial in both:
             trial.done_once(operation, 6)
     for trial in both:
         # As many in a row as fit between the first extension, after a third of the timeout, and its end.
-        for fault in (faultproxy.UNAVAILABLE, faultproxy.DROPPED, faultproxy.EXPIRED, faultproxy.THROTTLED):
-            trial.proxy.inject("ChangeMessageVisibilityBatch", fault)
+        trial.inject(HIDE, faultproxy.UNAVAILABLE, faultproxy.DROPPED, faultproxy.EXPIRED, faultproxy.THROTTLED)
         trial.here.send("work", "extended0", 7)
     for trial in both:
         trial.done_once("extended", 1)
-        for fault in (faultproxy.INTERNAL, faultproxy.RUBBISH, faultproxy.SHAPELESS):
-            trial.proxy.inject("ChangeMessageVisibilityBatch", fault)
+        trial.inject(HIDE, faultproxy.INTERNAL, faultproxy.RUBBISH, faultproxy.SHAPELESS)
         trial.here.send("refuse", "refused")
     for trial in both:
         eventually(partial(_came_again, trial))
+        trial.proxy.wait_until_met(PATIENCE)
+        trial.inject("SendMessage", faultproxy.UNAVAILABLE, faultproxy.EXPIRED, faultproxy.THROTTLED, faultproxy.HANGING)
+        for n in range(4):
+            trial.here.send("forward", f"f{n}")
+    for trial in both:
+        trial.here.until_told("ended", *(f"f{n}+" for n in range(4)))
         trial.proxy.wait_until_met(PATIENCE)
         assert trial.worker.alive
 
@@ -124,19 +135,6 @@ def test_a_producer_sends_through_every_fault(make_queues: MakeQueues, engine: S
         here.send("work", fault.name)
     proxy.wait_until_met(0.1)
     assert queues.count(queues.names[0])[0] == len(faultproxy.ALL) + 2
-
-
-def test_a_task_sends_the_next_through_faults(trials: Callable[..., list[Trial]]) -> None:
-    """Sending from within a task, in a forked child or a thread, rides through faults as well."""
-    both = trials(visibility=60, prefetch=1)
-    for trial in both:
-        for fault in (faultproxy.UNAVAILABLE, faultproxy.EXPIRED, faultproxy.THROTTLED, faultproxy.HANGING):
-            trial.proxy.inject("SendMessage", fault)
-        for n in range(4):
-            trial.here.send("forward", f"f{n}")
-    for trial in both:
-        trial.here.until_told("ended", *(f"f{n}+" for n in range(4)))
-        trial.proxy.wait_until_met(PATIENCE)
 
 
 def test_a_producer_gives_up_in_bounded_time(make_queues: MakeQueues, engine: StartEngine, proxy: FaultProxy) -> None:
