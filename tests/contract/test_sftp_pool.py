@@ -274,9 +274,10 @@ def test_threads_never_share_a_connection(bench: SftpBench) -> None:
 
 def test_a_forked_child_connects_by_itself(bench: SftpBench, relay: Relay) -> None:
     """A child neither uses nor closes its parent's connections, idle or in use: both go on."""
+    bench.endpoint = bench.endpoint.model_copy(update={"max_connections": 3})
     bench.put("a.txt", b"seen")
-    use(bench)
     with bench.open() as store:
+        use(bench)
         child = os.fork()
         if child == 0:
             code = 1
@@ -287,9 +288,10 @@ def test_a_forked_child_connects_by_itself(bench: SftpBench, relay: Relay) -> No
             finally:
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert relay.connections == 3
         assert read(store, store.stat(remote_path("a.txt"))) == b"seen"
-    use(bench)
-    assert relay.connections == 2
+        use(bench)
+    assert relay.connections == 3
 
 
 # -- the connection test -------------------------------------------------------------------------------------------------
