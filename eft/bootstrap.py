@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from eft.adapters.aws import AwsSession
 from eft.adapters.clock import SystemClock
 from eft.adapters.ledger import DynamoLedger
 from eft.adapters.limits import DynamoLimits
 from eft.adapters.ownership import SingleRegionOwnership
+from eft.adapters.ownership_table import DynamoOwnershipTable
 from eft.adapters.registry import DynamoRegistry
 from eft.adapters.s3.connections import S3Connections, StagingBucket
 from eft.adapters.secrets import SecretsManager
 from eft.adapters.sftp.pool import SftpConnections
 from eft.adapters.stores import StoresByKind
-from eft.ports import Engine
+from eft.ports import Clock, Engine, Ownership, Peer
+from eft.regions.pair import RegionPair
 from eft.settings import Settings
+
+LINK_TIMEOUT = timedelta(seconds=5)
+LINK_TRIES = 2
+"""Requests for one call over the link: who waits for the peer waits on its row, not in a worker."""
 
 
 def build_engine(settings: Settings) -> Engine:
     """Returns the engine of one process. Nothing connects before it is used, so it may be built before or after a fork."""
     clock = SystemClock()
     session = AwsSession(region=settings.region, endpoint_url=settings.aws_endpoint)
-    ledger_table = f"{settings.prefix}ledger"
+    ledger_table, ownership_table = f"{settings.prefix}ledger", f"{settings.prefix}ownership"
+    peer = _peer(settings, session, ledger_table=ledger_table, ownership_table=ownership_table, clock=clock)
     limits = DynamoLimits(session, table=ledger_table, clock=clock)
     secrets = SecretsManager(session, prefix=settings.prefix.rstrip("-"), clock=clock)
     staging = StagingBucket(
@@ -39,6 +48,25 @@ def build_engine(settings: Settings) -> Engine:
             sftp=SftpConnections(limits, secrets, clock),
             s3=S3Connections(secrets, clock, staging=staging, endpoint_url=settings.aws_endpoint),
         ),
-        ownership=SingleRegionOwnership(region=settings.region),
+        ownership=_ownership(settings, peer),
         tuning=settings.tuning,
+        peer=peer,
+    )
+
+
+def _ownership(settings: Settings, peer: Peer | None) -> Ownership:
+    if peer is None:
+        return SingleRegionOwnership(region=settings.region)
+    return RegionPair(region=settings.region, own=peer.own, peer=peer.table)
+
+
+def _peer(settings: Settings, session: AwsSession, *, ledger_table: str, ownership_table: str, clock: Clock) -> Peer | None:
+    if settings.peer_region is None:
+        return None
+    link = AwsSession(region=settings.peer_region, endpoint_url=settings.peer_endpoint, read_timeout=LINK_TIMEOUT, tries=LINK_TRIES)
+    return Peer(
+        region=settings.peer_region,
+        own=DynamoOwnershipTable(session, table=ownership_table),
+        table=DynamoOwnershipTable(link, table=ownership_table, link=True),
+        ledger=DynamoLedger(link, table=ledger_table, clock=clock),
     )

@@ -30,6 +30,12 @@ class Settings(BaseSettings):
     """What comes before a queue's name in its URL; ends with `/`."""
     s3_full_checksums: bool = True
     """Whether the staging bucket's server checks full-object CRC64NVME (AWS does, some stand-ins do not)."""
+    peer_region: str | None = None
+    """The other region; None where one is configured."""
+    peer_endpoint: str | None = None
+    """Address of the peer's AWS stand-in; None means AWS itself."""
+    two_person: bool = False
+    """Whether promote and solo need a second operator's word."""
     redis_url: SecretStr | None = None
     """Live monitoring; without it everything works but Flower."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from eft.journey import upkeep
 from eft.journey.sweep import sweep as sweep_rows
+from eft.regions.adoption import adopt as adopt_journals
+from eft.regions.switch import return_strays
 from tasks.app import app
 from tasks.base import engine, forward
 
@@ -12,6 +14,18 @@ from tasks.base import engine, forward
 def sweep() -> None:
     """Re-queues what stands still."""
     forward(list(sweep_rows(engine())))
+
+
+@app.task(name="eft.adopt")
+def adopt() -> None:
+    """Makes rows of what the other region journalled for this one, and returns what was left here when a partition moved."""
+    ports = engine()
+    if ports.peer is not None:
+        for partition in ports.peer.own.partitions():
+            if partition.home == ports.ownership.region:
+                forward(list(adopt_journals(ports, partition.number)))
+            else:
+                return_strays(ports, partition.number)
 
 
 @app.task(name="eft.expire_staging")

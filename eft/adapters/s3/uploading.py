@@ -32,14 +32,18 @@ class S3Uploading:
         self._checksum = checksum
         self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="s3-part")
         self._under_way: set[Future[tuple[int, str]]] = set()
+        self._read: tuple[int, bytes, int] | None = None
+        """The part read last. It is sent from the next call on: by then what this one returned is on record, so that a crash
+        never costs more parts than are sent at a time."""
 
     def write(self, part: Part, chunks: Iterable[Bytes]) -> list[tuple[int, str | None]]:
-        """Takes all chunks of a part, begins to send it, and returns (number, etag) of the parts that are durable since the last call.
+        """Takes all chunks of a part while earlier ones are sent, and returns (number, etag) of those that are durable since the last call.
 
         Raises:
             Transient: `size_differs`: the chunks are not the part's size.
             Permanent: `token_gone`; and whatever befell a part sent before.
         """
+        self._send_read()
         body = io.BytesIO()
         crc = 0
         for chunk in chunks:
@@ -47,18 +51,23 @@ class S3Uploading:
             crc = crc64nvme(chunk, crc)
         if body.tell() != part.size:
             raise Transient(f"part {part.number} came with {body.tell()} bytes instead of {part.size}", reason="size_differs")
-        durable = self._wait(at_most=IN_FLIGHT - 1)
         # getvalue() of a buffer that nothing else refers to copies nothing.
-        self._under_way.add(self._pool.submit(self._send, part.number, body.getvalue(), crc))
-        return durable
+        self._read = (part.number, body.getvalue(), crc)
+        return self._wait(at_most=IN_FLIGHT - 1)
 
     def finish(self) -> list[tuple[int, str | None]]:
         """Waits until all parts are durable and returns the remaining ones."""
+        self._send_read()
         return self._wait(at_most=0)
 
     def close(self, *, broken_off: bool) -> None:
         """Ends the threads. Broken off, parts not begun are dropped and those under way are not waited for: their bytes are the same."""
         self._pool.shutdown(wait=not broken_off, cancel_futures=broken_off)
+
+    def _send_read(self) -> None:
+        if self._read is not None:
+            self._under_way.add(self._pool.submit(self._send, *self._read))
+            self._read = None
 
     def _wait(self, *, at_most: int) -> list[tuple[int, str | None]]:
         durable: list[tuple[int, str | None]] = []
