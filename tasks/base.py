@@ -66,19 +66,24 @@ def carry(step: Step, ids: Sequence[str], part: int | None) -> None:
 
 
 def forward(messages: Sequence[Message]) -> None:
-    """Sends what follows. A message that cannot be sent now is not lost: the row is due, and the sweep sends it."""
-    for message in messages:
+    """Sends what follows, in order. After a failure the rest is left to the sweep, which finds it on the rows."""
+    for index, message in enumerate(messages):
         if message.delay > LONGEST_DELAY:
             continue
-        body: dict[str, Any] = {"v": MESSAGE_FORMAT, "ids": list(message.ids)}
-        if message.part is not None:
-            body["part"] = message.part
-        seconds = -(-message.delay // timedelta(seconds=1))
-        delay: dict[str, Any] = {"delay_seconds": seconds} if seconds else {}
         try:
-            app.send_task(f"eft.{message.step}", kwargs=body, queue=message.step.value, **delay)
+            _send(message)
         except Exception:
-            log.exception("a message could not be sent; the sweep sends it", extra={"step": message.step, "ids": message.ids[:3]})
+            log.exception("messages could not be sent; the sweep sends them", extra={"step": message.step, "left": len(messages) - index})
+            return
+
+
+def _send(message: Message) -> None:
+    body: dict[str, Any] = {"v": MESSAGE_FORMAT, "ids": list(message.ids)}
+    if message.part is not None:
+        body["part"] = message.part
+    seconds = -(-message.delay // timedelta(seconds=1))
+    delay: dict[str, Any] = {"delay_seconds": seconds} if seconds else {}
+    app.send_task(f"eft.{message.step}", kwargs=body, queue=message.step.value, **delay)
 
 
 def _runner(step: Step, part: int | None) -> Callable[[Engine, str, Slice], list[Message]]:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, DeferredRefreshableCredentials
@@ -28,6 +28,7 @@ from botocore.exceptions import (
     ValidationError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.loaders import Loader, create_loader
 
 from eft.domain.names import display
 from eft.errors import EftError, NotFound, Permanent, Transient
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_secretsmanager.client import SecretsManagerClient
     from mypy_boto3_sqs.client import SQSClient
+    from mypy_boto3_sts.client import STSClient
 
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 READ_TIMEOUT: Final = timedelta(seconds=60)
@@ -167,7 +169,7 @@ class AwsSession:
         )
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._session: boto3.session.Session | None = None
+        self._session: botocore.session.Session | None = None
         self._clients: dict[str, Any] = {}
 
     @property
@@ -210,15 +212,15 @@ class AwsSession:
             self._session = None
             self._clients = {}
 
-    def _client(self, service: str) -> Any:  # noqa: ANN401 - boto3 makes its classes at run time; the methods above name them
+    def _client(self, service: str) -> Any:  # noqa: ANN401 - botocore makes its classes at run time; the methods above name them
         self._after_fork()
         if (client := self._clients.get(service)) is None:
-            # boto3 builds clients from shared, unlocked caches of its session; built clients are thread-safe.
+            # Clients are built from shared, unlocked caches of its session; built clients are thread-safe.
             with self._lock:
                 if (client := self._clients.get(service)) is None:
                     self._session = self._session or self._new_session()
-                    client = self._clients[service] = self._session.client(
-                        cast("Any", service), endpoint_url=self.endpoint_url, config=self._config
+                    client = self._clients[service] = self._session.create_client(
+                        service, endpoint_url=self.endpoint_url, config=self._config
                     )
         return client
 
@@ -227,25 +229,21 @@ class AwsSession:
             # A fork shares sockets with its parent, and may have copied the lock while another thread held it.
             self._lock, self._session, self._clients, self._pid = threading.Lock(), None, {}, os.getpid()
 
-    def _new_session(self) -> boto3.session.Session:
+    def _new_session(self) -> botocore.session.Session:
         if self.role is None:
             return self._source_session()
-        core = botocore.session.Session()
-        core.get_component("credential_provider").providers.insert(0, _RoleCredentials(self._assume, self.role))
-        return boto3.session.Session(botocore_session=core, region_name=self.region)
+        session = _bare_session(self.region)
+        session.get_component("credential_provider").providers.insert(0, _RoleCredentials(self._assume, self.role))
+        return session
 
-    def _source_session(self) -> boto3.session.Session:
-        if self.keys is None:
-            return boto3.session.Session(region_name=self.region)
-        return boto3.session.Session(
-            aws_access_key_id=self.keys.access_key_id,
-            aws_secret_access_key=self.keys.secret_access_key,
-            aws_session_token=self.keys.session_token,
-            region_name=self.region,
-        )
+    def _source_session(self) -> botocore.session.Session:
+        session = _bare_session(self.region)
+        if self.keys is not None:
+            session.set_credentials(self.keys.access_key_id, self.keys.secret_access_key, self.keys.session_token)
+        return session
 
     def _assume(self, role: Role) -> dict[str, str]:
-        sts = self._source_session().client("sts", endpoint_url=self._sts_endpoint_url, config=self._config)
+        sts = cast("STSClient", self._source_session().create_client("sts", endpoint_url=self._sts_endpoint_url, config=self._config))
         try:
             granted = sts.assume_role(
                 RoleArn=role.arn,
@@ -261,6 +259,19 @@ class AwsSession:
             "token": granted["SessionToken"],
             "expiry_time": granted["Expiration"].isoformat(),
         }
+
+
+def _bare_session(region: str) -> botocore.session.Session:
+    session = botocore.session.Session()
+    session.register_component("data_loader", _service_models())
+    session.set_config_variable("region", region)
+    return session
+
+
+@cache
+def _service_models() -> Loader:
+    """Returns the descriptions of AWS's services, parsed once per process: some 12 MiB, which every session would hold for itself."""
+    return create_loader()
 
 
 class _RoleCredentials(CredentialProvider):

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from fnmatch import translate
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
+import re2
 from cronsim import CronSim, CronSimError
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
@@ -54,8 +55,8 @@ class Retry(Frozen):
     """Exponential back-off with jitter: `first` × 2ⁿ up to `longest`, for at most `tries` tries of one step."""
 
     tries: int = Field(default=8, ge=1, le=100)
-    first: timedelta = timedelta(seconds=5)
-    longest: timedelta = timedelta(minutes=15)
+    first: timedelta = Field(default=timedelta(seconds=5), ge=timedelta(milliseconds=100), le=timedelta(hours=1))
+    longest: timedelta = Field(default=timedelta(minutes=15), ge=timedelta(seconds=1), le=timedelta(days=1))
 
     def pause(self, tries: int, *, jitter: float) -> timedelta:
         """Returns the pause after failed try number `tries` (from 1); `jitter` in [0, 1) spreads it over [½, 1) of the full pause."""
@@ -123,9 +124,9 @@ class Selection(Frozen):
     def _is_regex(cls, value: str | None) -> str | None:
         if value is not None:
             try:
-                re.compile(value)
-            except re.error as error:
-                msg = f"is no regular expression: {error}"
+                _regex(value)
+            except re2.error as error:
+                msg = f"is no regular expression of the RE2 syntax (no look-around, no back-references): {_said(error)}"
                 raise ValueError(msg) from None
         return value
 
@@ -143,11 +144,11 @@ class Selection(Frozen):
     def names(self, path: str) -> bool:
         """Returns whether the pattern takes a path, given relative to the selection's directory.
 
-        A glob without `/` is matched against the last component, one with `/` against the whole path (`*` crosses `/`); a regex must match
-        the whole path.
+        A glob without `/` is matched against the last component, one with `/` against the whole path (`*` crosses `/`); a regex, in
+        RE2's syntax because that takes linear time whatever a customer writes, must match the whole path.
         """
         if self.regex is not None:
-            return _compiled(self.regex).fullmatch(path) is not None
+            return _regex(self.regex).fullmatch(path) is not None
         glob = self.glob or "*"
         return _compiled(translate(glob)).match(path if "/" in glob else path.rpartition("/")[2]) is not None
 
@@ -233,6 +234,18 @@ class Flow(Frozen):
     @classmethod
     def _clean_directory(cls, value: str) -> str:
         return directory_path(value)
+
+
+@lru_cache(maxsize=512)
+def _regex(pattern: str) -> Any:  # noqa: ANN401 - re2 is published without types
+    options = re2.Options()
+    options.log_errors = False
+    return re2.compile(pattern, options=options)
+
+
+def _said(error: Exception) -> str:
+    said = error.args[0] if error.args else ""
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
 
 
 @lru_cache(maxsize=512)
