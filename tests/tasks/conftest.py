@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.request import urlopen
@@ -112,7 +113,18 @@ def until_ready(*workers: Process) -> None:
 def sqs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running emulator."""
     folder = tmp_path_factory.mktemp("emulator")
+    process, url = _start_emulator(folder)
+    while not process.alive:  # somebody else took the port in between
+        process, url = _start_emulator(folder)
+    try:
+        yield url
+    finally:
+        process.end()
+
+
+def _start_emulator(folder: Path) -> tuple[Process, str]:
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     environment = {
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
@@ -121,18 +133,15 @@ def sqs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "TMPDIR": str(folder),
     }
     process = Process.start([str(EMULATOR)], folder / "log", environment)
-    try:
-        eventually(lambda: _answers(f"http://127.0.0.1:{port}/_ministack/health"))
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.end()
+    eventually(lambda: not process.alive or _answers(f"{url}/_ministack/health"))
+    return process, url
 
 
 def _answers(url: str) -> bool:
     try:
         with urlopen(url, timeout=2) as answer:  # noqa: S310 - our own server
             return bool(answer.status == 200)
-    except OSError:
+    except (OSError, HTTPException):
         return False
 
 
