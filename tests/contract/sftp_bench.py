@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from pydantic import SecretStr
 
+from deploy.local.process import LOOPBACK, free_port
 from deploy.local.sftp import SftpAccount
 from eft.adapters.sftp.connect import Patience
 from eft.adapters.sftp.pool import SftpConnections
@@ -107,7 +108,8 @@ class SftpBench:
 @contextmanager
 def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
     """Gives the port of a server whose every connection is handled by `serve`, in a thread of its own."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    # No ephemeral port: clients of servers long gone still knock at those.
+    listener = socket.create_server((LOOPBACK, free_port()))
     opened: list[socket.socket] = []
     threads: list[threading.Thread] = []
 
@@ -155,6 +157,7 @@ class Relay:
         self.passed = 0
         """Bytes that went to the server."""
         self.connections = 0
+        """SSH clients that came."""
 
     @contextmanager
     def running(self) -> Iterator[int]:
@@ -177,7 +180,7 @@ class Relay:
 
     def _serve(self, client: socket.socket) -> None:
         with socket.create_connection(("127.0.0.1", self._server)) as server:
-            self.connections += 1
+            known = False
             self._ends += [client, server]
             while not self._over.is_set():
                 if self._frozen.wait(0.01 if self._frozen.is_set() else 0):
@@ -188,6 +191,9 @@ class Relay:
                     held = end.recv(1 if slow else 1 << 16)
                     if not held or (slow and self._over.wait(self.trickle)):
                         return
+                    if end is client and not known:
+                        known = True
+                        self.connections += held.startswith(b"SSH-")
                     (server if end is client else client).sendall(held)
                     self.passed += len(held) if end is client else 0
 
