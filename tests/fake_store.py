@@ -192,6 +192,8 @@ class FakeStore:
             exists = not directory or directory in self.server.directories or any(p.startswith(directory + "/") for p in self.server.files)
             if not exists and not create_directories:
                 raise Permanent(f"no directory '{directory}'", reason="directory_missing")
+            if self.rename_mode == "plain" and path in self.server.files:
+                raise Permanent(f"'{path}' cannot be replaced in one instant", reason="cannot_overwrite")
             self.server.directories.add(directory)
             assert size >= 0
             return token
