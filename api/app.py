@@ -18,6 +18,7 @@ from api.endpoints import endpoints
 from api.flows import flows
 from api.health import Readiness, health
 from api.operation import MAX_BODY, Parts, Send, View
+from api.partitions import partitions
 from api.transfers import transfers
 from eft.domain.names import display
 from eft.ports import Engine
@@ -44,14 +45,14 @@ class IdConverter(BaseConverter):
     regex = r"[A-Za-z0-9_-]{1,64}"
 
 
-def create_app(engine: Engine, send: Send, auth: AuthSettings) -> Flask:
+def create_app(engine: Engine, send: Send, auth: AuthSettings, *, two_person: bool = False) -> Flask:
     """Returns the API. `send` puts messages into their queues; it may fail, and requests succeed all the same."""
     app = Flask("api", static_folder=None)
     app.config.update(MAX_CONTENT_LENGTH=MAX_BODY, TRAP_HTTP_EXCEPTIONS=False, PROPAGATE_EXCEPTIONS=False)
     app.url_map.strict_slashes = False
     app.url_map.converters["id"] = IdConverter
     verifier = Verifier(auth)
-    app.extensions["eft"] = Parts(engine=engine, send=send)
+    app.extensions["eft"] = Parts(engine=engine, send=send, two_person=two_person)
     app.extensions["eft-readiness"] = Readiness(engine, verifier.keys.ready)
     errors.install(app)
 
@@ -97,6 +98,6 @@ def create_app(engine: Engine, send: Send, auth: AuthSettings) -> Flask:
     def leave(_error: BaseException | None) -> None:
         g.log_context.close()
 
-    for blueprint in (endpoints, flows, transfers, health, docs):
+    for blueprint in (endpoints, flows, transfers, partitions, health, docs):
         app.register_blueprint(blueprint)
     return app

@@ -26,6 +26,7 @@ TAGS: Final = {
     "endpoints": "Where files live. Onboard one with its credential, test it, pin its host keys.",
     "flows": "Standing orders: which files go from where to where, when, and how.",
     "transfers": "Files on their way: submit, follow, cancel, re-drive.",
+    "partitions": "For operators: which region has which slice of the work, and moving it.",
     "health": "For load balancers and container platforms.",
 }
 ABOUT: Final = """Moves files between SFTP servers and S3 buckets: never twice, never silently lost, whole or not at all.

@@ -35,6 +35,8 @@ class Parts:
 
     engine: Engine
     send: Send
+    two_person: bool = False
+    """Whether promote and solo wait for a second operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,9 @@ from eft.domain.endpoint import Credential, HostKey, RenameMode
 from eft.domain.fingerprint import Fingerprint
 from eft.domain.flow import Manual, Policy, Selection, Trigger
 from eft.domain.names import directory_path, remote_path
+from eft.domain.ownership import Mode, Phase
 from eft.domain.transfer import State, Step
+from eft.journey.held import Decision
 
 MAX_KEYS = 20
 
@@ -414,6 +416,10 @@ class TransferShown(TransferSummary):
     """Identity of the source's version that is moved, once looked at."""
     policy: Policy
     expected_sha256: str | None
+    durability: str | None
+    """`both-regions` or `single-region`: where it was on record when it was accepted."""
+    elsewhere: str | None
+    """The region that carries it out, where this one does not."""
     next_step: Step | None
     next_try: AwareDatetime | None
     """When it is looked at again if nothing moves it before."""
@@ -459,6 +465,97 @@ class RedriveShown(Shown):
     redriven: int
     refused: tuple[Refusal, ...]
     next_cursor: str | None
+
+
+# -- partitions ----------------------------------------------------------------------------------------------------------
+
+
+class OrderAsked(Asked):
+    """Why a partition is changed; it stays on record with who asked."""
+
+    why: str = Field(min_length=3, max_length=500)
+    ticket: str = Field(min_length=1, max_length=100)
+
+
+class PromoteAsked(OrderAsked):
+    """A forced promotion."""
+
+    old_home_may_be_solo: bool
+    """Whether the old home may have committed without us: then what has no evidence here is held until the regions rejoin."""
+
+
+class ConfirmAsked(Asked):
+    """A second person's word."""
+
+    why: str | None = Field(default=None, max_length=500)
+
+
+class PreviewAsked(Asked):
+    """Which promotion to preview."""
+
+    old_home_may_be_solo: bool = False
+
+
+class PreviewShown(Shown):
+    """What a promotion would hold."""
+
+    will_be_held: int
+    ids: tuple[str, ...]
+
+
+class PartitionShown(Shown):
+    """A partition as this region's table has it; `peer_…` as the other's has it, where the link is up."""
+
+    number: int
+    home: str
+    region_epoch: int
+    mode: Mode
+    phase: Phase
+    evidence: bool
+    changed_by: str | None
+    why: str | None
+    ticket: str | None
+    changed_at: AwareDatetime | None
+    peer_home: str | None
+    peer_region_epoch: int | None
+
+
+class PartitionPage(Shown):
+    """All partitions."""
+
+    region: str
+    """This one."""
+    link: bool
+    """Whether the peer answers."""
+    items: tuple[PartitionShown, ...]
+
+
+class ProposalShown(Shown):
+    """What one operator proposes and another is to confirm."""
+
+    id: str
+    action: Literal["promote", "solo"]
+    partition: int
+    by: str
+    why: str
+    ticket: str
+    old_home_may_be_solo: bool
+    expires: AwareDatetime
+
+
+class SwitchShown(Shown):
+    """A partition after a change, or the proposal that waits for a second person."""
+
+    partition: PartitionShown | None
+    proposal: ProposalShown | None
+
+
+class DecisionAsked(Asked):
+    """An operator's word about a held transfer."""
+
+    decision: Decision
+    """`deliver`: anyway, with a new token; `accept`: it has been delivered; `abandon`: give it up."""
+    why: str = Field(min_length=3, max_length=500)
 
 
 # -- queries -------------------------------------------------------------------------------------------------------------

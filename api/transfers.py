@@ -9,6 +9,7 @@ from api.errors import FieldError
 from api.flows import endpoint_exists
 from api.operation import Answered, announce, body_hash, caller, engine, idempotency_key, invalid, operation
 from api.schemas import (
+    DecisionAsked,
     EventShown,
     PlaceShown,
     Progress,
@@ -27,7 +28,9 @@ from eft.domain.transfer import Place, State, Transfer
 from eft.errors import Conflict, EftError, Transient
 from eft.journey import operate
 from eft.journey.accept import Submission, accept
+from eft.journey.held import decide
 from eft.journey.messages import next_message
+from eft.regions.routing import at_home, find
 
 transfers = Blueprint("transfers", __name__, url_prefix="/v1/transfers")
 
@@ -87,14 +90,14 @@ def listing(query: TransfersAsked) -> TransferPage:
 @operation(summary="Show a transfer", scope=Scope.TRANSFERS_READ, answer=TransferShown)
 def show(transfer_id: str) -> TransferShown:
     """With its timeline and how many bytes are durably where they go."""
-    return shown(operate.owned_transfer(engine(), caller().tenant, transfer_id))
+    return shown(find(engine(), caller().tenant, transfer_id))
 
 
 @transfers.post("/<id:transfer_id>/cancel")
 @operation(summary="Cancel a transfer", scope=Scope.TRANSFERS_WRITE, answer=TransferShown, also=(409,))
 def cancel(transfer_id: str) -> TransferShown:
     """Ends a transfer that has not begun to commit; after that the answer is 409 `too_late`. Cancelling twice is harmless."""
-    return shown(operate.cancel(engine(), caller().tenant, transfer_id, caller().subject))
+    return shown(operate.cancel(at_home(engine(), transfer_id), caller().tenant, transfer_id, caller().subject))
 
 
 @transfers.post("/<id:transfer_id>/redrive")
@@ -103,8 +106,30 @@ def redrive(transfer_id: str) -> TransferShown:
     """Sends a dead or held transfer round again from the step that failed: from our own copy where there is one, and with the same one-shot
     token where it may have been delivered.
     """
-    transfer = operate.redrive(engine(), caller().tenant, transfer_id, caller().subject)
-    announce(next_message(transfer))
+    ports = at_home(engine(), transfer_id)
+    transfer = operate.redrive(ports, caller().tenant, transfer_id, caller().subject)
+    if ports is engine():
+        announce(next_message(transfer))
+    return shown(transfer)
+
+
+@transfers.post("/<id:transfer_id>/decide")
+@operation(
+    summary="Decide a held transfer",
+    scope=Scope.OPERATOR,
+    body=DecisionAsked,
+    answer=TransferShown,
+    status=202,
+    also=(409, 503),
+)
+def decision(transfer_id: str, body: DecisionAsked) -> TransferShown:
+    """Before anything else its token is written off, in both regions, and consumed. Where that shows the file at its destination, it is
+    delivered, whatever the decision was.
+    """
+    ports = at_home(engine(), transfer_id)
+    transfer = decide(ports, caller().tenant, transfer_id, body.decision, by=caller().subject, why=body.why)
+    if ports is engine():
+        announce(next_message(transfer))
     return shown(transfer)
 
 
@@ -167,6 +192,8 @@ def shown(transfer: Transfer) -> TransferShown:
         fingerprint=transfer.fingerprint,
         policy=transfer.policy,
         expected_sha256=transfer.expected_sha256,
+        durability=transfer.durability,
+        elsewhere=transfer.elsewhere,
         next_step=transfer.next_step,
         next_try=transfer.due_at,
         attempt=transfer.attempt,

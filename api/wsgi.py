@@ -21,4 +21,4 @@ def application(settings: Settings | None = None) -> Flask:
     if not chosen.jwks:
         raise ValueError("set EFT_JWKS to the address or file of the token issuer's keys")
     auth = AuthSettings(issuer=chosen.jwt_issuer, audience=chosen.jwt_audience, jwks=chosen.jwks)
-    return create_app(build_engine(chosen), forward, auth)
+    return create_app(build_engine(chosen), forward, auth, two_person=chosen.two_person)

@@ -16,7 +16,7 @@ from eft.domain.endpoint import Credential, Endpoint, HostKey, SecretRef
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow
 from eft.domain.names import RemotePath
-from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Standing
+from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Proposal, Standing
 from eft.domain.parts import MIB, Part, PartDone
 from eft.domain.transfer import Commit, State, Transfer, Upload
 
@@ -488,6 +488,15 @@ class OwnershipTable(Protocol):
 
     def journalled(self, transfers: Sequence[str]) -> set[str]:
         """Returns those of the ids that have an entry."""
+
+    def journal_entry(self, transfer: str) -> JournalEntry | None:
+        """Returns a transfer's entry."""
+
+    def propose(self, proposal: Proposal) -> None:
+        """Puts a proposal IF absent."""
+
+    def proposal(self, proposal_id: str) -> Proposal | None:
+        """Returns a proposal."""
 
     def lease(self, number: int, *, owner: str, seen: Lease | None) -> Lease | None:
         """Takes a partition's chores IF its lease is still the one seen (None: there is none); returns it with the next lease_epoch."""

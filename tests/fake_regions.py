@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eft.domain.names import PARTITIONS
-from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, first_homes, may_replace
+from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Proposal, first_homes, may_replace
 from eft.errors import Transient
 from eft.ports import Lease, Peer
 from eft.regions.pair import RegionPair
@@ -24,6 +24,7 @@ class FakeOwnershipTable:
     written: dict[str, Intent] = field(default_factory=dict)
     entries: dict[str, JournalEntry] = field(default_factory=dict)
     taken: dict[int, Lease] = field(default_factory=dict)
+    proposals: dict[str, Proposal] = field(default_factory=dict)
 
     def partitions(self) -> Sequence[Partition]:
         return [self.rows[n] for n in sorted(self.rows)]
@@ -75,10 +76,21 @@ class FakeOwnershipTable:
     def journalled(self, transfers: Sequence[str]) -> set[str]:
         return {one for one in transfers if one in self.entries}
 
+    def journal_entry(self, transfer: str) -> JournalEntry | None:
+        return self.entries.get(transfer)
+
+    def propose(self, proposal: Proposal) -> None:
+        self.proposals.setdefault(proposal.id, proposal)
+
+    def proposal(self, proposal_id: str) -> Proposal | None:
+        return self.proposals.get(proposal_id)
+
     def lease(self, number: int, *, owner: str, seen: Lease | None) -> Lease | None:
         if self.taken.get(number) != seen:
             return None
-        self.taken[number] = Lease(owner=owner, lease_epoch=1 if seen is None else seen.lease_epoch + 1, rvn=1 if seen is None else seen.rvn + 1)
+        self.taken[number] = Lease(
+            owner=owner, lease_epoch=1 if seen is None else seen.lease_epoch + 1, rvn=1 if seen is None else seen.rvn + 1
+        )
         return self.taken[number]
 
     def renew_lease(self, number: int, *, owner: str, lease_epoch: int) -> bool:

@@ -46,6 +46,9 @@ FROZEN_PARTS: Final = 1000
 """Parts in one item of a frozen list: about 50 KB compressed."""
 DELIVERIES_KEPT: Final = 64
 """Sources whose newest delivery a path remembers; beyond it the one delivered longest ago is forgotten."""
+_RESTING: Final = "resting-"
+_MINE: Final = "#fence = :fence AND #region_epoch <= :epoch"
+"""A row that came back from another region counts its fence anew: a number of an earlier era is not the same number."""
 _OWN_ATTRIBUTES: Final = frozenset({"format", "state", "fence", "claim_until", "due_at"})
 
 
@@ -63,7 +66,7 @@ class DynamoLedger:
         self._freeze(transfer)
         nonce = self._clock.nonce()
         done, stands = self._table.put(_row(transfer) | {"created_by": nonce}, condition="attribute_not_exists(#pk)")
-        return None if done or stands is None or stands["created_by"] == nonce else self._transfer(stands)
+        return None if done or stands is None or stands.get("created_by") == nonce else self._transfer(stands)
 
     def load(self, transfer_id: str) -> Transfer:
         """One request, consistent."""
@@ -100,8 +103,8 @@ class DynamoLedger:
         done, _ = self._table.update(
             *_transfer_key(transfer.id),
             "SET #claim_until = :until, #due_at = :until",
-            condition="#fence = :fence AND attribute_exists(#claim_until)",
-            values={":until": millis(until), ":fence": transfer.fence},
+            condition=f"{_MINE} AND attribute_exists(#claim_until)",
+            values={":until": millis(until), ":fence": transfer.fence, ":epoch": transfer.region_epoch},
         )
         if not done:
             raise _lost(transfer)
@@ -122,8 +125,9 @@ class DynamoLedger:
             row["pk"],
             row["sk"],
             "SET " + ", ".join(f"#{name} = :{name}" for name in changing) + _remove(gone),
-            condition="#fence = :fence AND #state = :was",
-            values={f":{name}": value for name, value in changing.items()} | {":fence": transfer.fence, ":was": was},
+            condition=f"{_MINE} AND #state = :was",
+            values={f":{name}": value for name, value in changing.items()}
+            | {":fence": transfer.fence, ":epoch": transfer.region_epoch, ":was": was},
         )
         if not done and (stands is None or {**stands, **row} != stands or stands.keys() & set(gone)):
             raise _lost(transfer)
@@ -258,8 +262,8 @@ class DynamoLedger:
         done, _ = self._table.update(
             *_due_key(due),
             "SET #due_at = :until",
-            condition="attribute_exists(#due_shard) AND #due_at = :seen",
-            values={":until": millis(until), ":seen": millis(due.due_at)},
+            condition="attribute_exists(#due_shard) AND NOT begins_with(#due_shard, :resting) AND #due_at = :seen",
+            values={":until": millis(until), ":seen": millis(due.due_at), ":resting": _RESTING},
         )
         return done
 
@@ -417,7 +421,7 @@ def _fire_key(tenant: str, flow: str, name: str) -> tuple[str, str]:
 
 def _resting(partition: int) -> str:
     """Returns the shard of the rows that wait for a person: no sweep looks there, a switch between regions does."""
-    return f"resting-{partition}"
+    return f"{_RESTING}{partition}"
 
 
 def _due(key: Row) -> Due:

@@ -3,6 +3,7 @@
     pk              sk            what
     PARTITIONS      <nn>          a partition: home, region_epoch, mode, phase, evidence, and who changed it last
     LEASES          <nn>          who has a partition's chores
+    PROPOSALS       <id>          a change that waits for a second operator's word
     I#<nn>          <transfer>    the last intent of a transfer
     J#<nn>          <transfer>    its journal entry; `open` while it has not come to rest for good (index open_journals)
 
@@ -17,13 +18,14 @@ from collections.abc import Iterator, Sequence
 from eft.adapters.aws import AwsSession
 from eft.adapters.table import Check, Row, Table
 from eft.domain.names import partition_of_id
-from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition
+from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Proposal
 from eft.errors import EftError, Permanent, Transient
 from eft.ports import Lease
 
 FORMAT = 1
 PARTITIONS_KEY = "PARTITIONS"
 LEASES_KEY = "LEASES"
+PROPOSALS_KEY = "PROPOSALS"
 
 
 class DynamoOwnershipTable:
@@ -112,6 +114,21 @@ class DynamoOwnershipTable:
         """One request per 100 ids, not consistent."""
         keys = [(_pk("J", partition_of_id(one)), one) for one in dict.fromkeys(transfers)]
         return self._table.existing(keys)
+
+    def journal_entry(self, transfer: str) -> JournalEntry | None:
+        """One request, consistent."""
+        row = self._table.get(_pk("J", partition_of_id(transfer)), transfer)
+        return None if row is None else _entry(row)
+
+    def propose(self, proposal: Proposal) -> None:
+        """One request."""
+        row = {"pk": PROPOSALS_KEY, "sk": proposal.id, "format": FORMAT, "body": proposal.model_dump_json()}
+        self._table.put(row, condition="attribute_not_exists(#pk)")
+
+    def proposal(self, proposal_id: str) -> Proposal | None:
+        """One request, consistent."""
+        row = self._table.get(PROPOSALS_KEY, proposal_id)
+        return None if row is None else Proposal.model_validate_json(row["body"])
 
     def lease(self, number: int, *, owner: str, seen: Lease | None) -> Lease | None:
         """One request."""

@@ -7,6 +7,7 @@ peer's row   { home: them, region_epoch (its gate), … }     acknowledges the h
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import AwareDatetime
 
@@ -93,6 +94,19 @@ class JournalEntry(Frozen):
     """The accepted row as JSON."""
     closed: bool = False
     """The transfer has come to rest for good; the entry stays, for the source may still show the file."""
+
+
+class Proposal(Frozen):
+    """A change that one operator proposes and another is to confirm."""
+
+    id: str
+    action: Literal["promote", "solo"]
+    partition: int
+    by: str
+    why: str
+    ticket: str
+    old_home_may_be_solo: bool = False
+    expires: AwareDatetime
 
 
 def may_replace(stands: Intent, new: Intent) -> bool:

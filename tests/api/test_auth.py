@@ -176,7 +176,8 @@ def test_every_route_asks_for_its_scope(app: Flask, issuer: Issuer) -> None:
         path = rule.replace("<id:", "<").replace("<", "").replace(">", "")
         all_others = [each for each in Scope if each is not scope]
         problem(Client(app, issuer.token(scopes=all_others)).send(method.upper(), path), 403, "scope_missing")
-        assert scope.endswith(":read") is (method == "get"), rule
+        if scope is not Scope.OPERATOR:
+            assert scope.endswith(":read") is (method == "get"), rule
 
 
 def test_route_without_contract(app: Flask, acme: Client, stranger: Client) -> None:

@@ -1,0 +1,55 @@
+"""Which region's rows speak for a transfer: its partition's home's, whichever region was asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from eft.domain.names import partition_of_id
+from eft.domain.transfer import Transfer
+from eft.errors import NotFound
+from eft.journey.operate import owned_transfer
+from eft.ports import Engine, Ledger
+
+
+def at_home(engine: Engine, transfer_id: str) -> Engine:
+    """Returns the engine with the ledger of the transfer's home, over the link where that is the peer.
+
+    Raises:
+        NotFound: `transfer_unknown`: it is no id of a transfer.
+    """
+    if engine.peer is None or engine.peer.own.partition(partition_of_id(transfer_id)).home == engine.ownership.region:
+        return engine
+    return replace(engine, ledger=engine.peer.ledger)
+
+
+def find(engine: Engine, tenant: str, transfer_id: str) -> Transfer:
+    """Returns a tenant's transfer from its home's ledger; where that has none (yet), from the other's, or as it was journalled.
+
+    Raises:
+        NotFound: `transfer_unknown`, also where it is another tenant's.
+    """
+    home = at_home(engine, transfer_id)
+    try:
+        return owned_transfer(home, tenant, transfer_id)
+    except NotFound:
+        if engine.peer is None:
+            raise
+        other: Ledger = engine.peer.ledger if home is engine else engine.ledger
+        known = _in(other, transfer_id) or _journalled(engine, transfer_id)
+        if known is None or known.tenant != tenant:
+            raise
+        return known
+
+
+def _in(ledger: Ledger, transfer_id: str) -> Transfer | None:
+    try:
+        return ledger.load(transfer_id)
+    except NotFound:
+        return None
+
+
+def _journalled(engine: Engine, transfer_id: str) -> Transfer | None:
+    if engine.peer is None:
+        return None
+    entry = engine.peer.own.journal_entry(transfer_id)
+    return None if entry is None else Transfer.model_validate_json(entry.row)
