@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeGuard, TypeVar
 
 from eft.domain.breaker import Breaker
 from eft.domain.cursor import cursor_after, read_cursor
@@ -163,14 +163,14 @@ class FakeLedger(_Fake):
     def renew(self, transfer: Transfer, *, until: datetime) -> None:
         with self._called("renew"):
             row = self._rows.get(transfer.id)
-            if row is None or row.transfer.fence != transfer.fence or row.transfer.claim_until is None:
+            if not _holds(row, transfer) or row.transfer.claim_until is None:
                 raise LostOwnership("another worker has the transfer, or it was released")
             row.transfer = _stored(row.transfer.with_(claim_until=until, due_at=until))
 
     def save(self, transfer: Transfer, *, was: State) -> None:
         with self._called("save"):
             row = self._rows.get(transfer.id)
-            if row is None or row.transfer.fence != transfer.fence or row.transfer.state is not was:
+            if not _holds(row, transfer) or row.transfer.state is not was:
                 raise LostOwnership("another worker has the transfer")
             row.transfer = _stored(transfer)
             if transfer.claim_until is None:
@@ -522,12 +522,17 @@ def _cut(at: datetime) -> datetime:
     return instant(millis(at))
 
 
+def _holds(row: _Row | None, transfer: Transfer) -> TypeGuard[_Row]:
+    """Whether the row's fence is the transfer's, of the same era or a later one of the transfer's."""
+    return row is not None and row.transfer.fence == transfer.fence and row.transfer.region_epoch <= transfer.region_epoch
+
+
 def _stored(transfer: Transfer) -> Transfer:
     """Returns what comes back from a row: validated anew, claim and due time cut, nothing due at rest."""
     claim, due = transfer.claim_until, transfer.due_at
     kept = transfer.with_(
         claim_until=None if claim is None else _cut(claim),
-        due_at=None if due is None or transfer.state in RESTING else _cut(due),
+        due_at=None if due is None or transfer.state in RESTING or transfer.elsewhere is not None else _cut(due),
     )
     return Transfer.model_validate_json(kept.model_dump_json())
 

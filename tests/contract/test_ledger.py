@@ -249,6 +249,82 @@ def test_renewing_an_unknown_transfer_is_refused(rows: Rows) -> None:
     assert rows.ledger.known([transfer.id]) == set()
 
 
+# -- rows that move between regions ------------------------------------------------------------------------------------
+
+
+def test_a_row_is_adopted_once_for_each_era(rows: Rows) -> None:
+    """Where there is none, or one of an earlier region_epoch; a row of the same or a later one stays."""
+    first = rows.transfer(region_epoch=2, fence=3)
+    assert rows.ledger.adopt(first)
+    assert rows.ledger.load(first.id) == first
+    for epoch in (1, 2):
+        assert not rows.ledger.adopt(first.with_(region_epoch=epoch, attempt=9))
+    assert rows.ledger.load(first.id) == first
+    later = first.with_(region_epoch=3, fence=0, upload=upload())
+    assert rows.ledger.adopt(later)
+    assert rows.ledger.load(first.id) == later
+
+
+def test_a_created_row_gives_way_to_a_later_era_and_an_adopted_one_stops_creators(rows: Rows) -> None:
+    """Accepting again what came from the other region finds its row."""
+    created = rows.created(region_epoch=1)
+    adopted = created.with_(region_epoch=2, attempt=4)
+    assert rows.ledger.adopt(adopted)
+    assert rows.ledger.create(created) == adopted
+
+
+def test_an_adopted_row_belongs_to_no_worker(rows: Rows) -> None:
+    """It is free to be claimed, also by another worker than the one before."""
+    claimed = rows.claimed(rows.created(region_epoch=1))
+    assert rows.ledger.adopt(claimed.with_(region_epoch=2, claim_until=None, fence=0))
+    assert rows.claimed(claimed, worker="w2").fence == 1
+
+
+def test_a_fence_of_an_earlier_era_saves_and_renews_nothing(rows: Rows) -> None:
+    """A worker that slept while its row went away and came back is refused, though the fences' numbers agree again."""
+    asleep = rows.claimed(rows.created(region_epoch=1))
+    assert rows.ledger.adopt(asleep.with_(region_epoch=3, claim_until=None, fence=0))
+    current = rows.claimed(asleep, worker="w2")
+    assert (current.fence, current.state) == (asleep.fence, asleep.state)
+    with pytest.raises(LostOwnership):
+        rows.ledger.save(asleep.with_(attempt=9), was=asleep.state)
+    with pytest.raises(LostOwnership):
+        rows.ledger.renew(asleep, until=rows.clock.now() + 3 * LEASE)
+    assert rows.ledger.load(asleep.id) == current
+
+
+def test_a_save_may_take_a_row_into_a_later_era(rows: Rows) -> None:
+    """Whoever has the row's fence may raise its region_epoch."""
+    claimed = rows.claimed(rows.created(region_epoch=1))
+    raised = claimed.with_(region_epoch=2)
+    rows.ledger.save(raised, was=claimed.state)
+    assert rows.ledger.load(claimed.id) == raised
+
+
+def test_unsettled_rows_of_a_partition_are_found(rows: Rows) -> None:
+    """Under way, held and dead; not settled, cancelled, carried on elsewhere or of another partition."""
+    accepted = rows.created(1)
+    rows.created(2, partition=rows.partition + 1)
+    held, dead = (rows.moved(rows.claimed(rows.created(n)), state) for n, state in ((3, State.HELD), (4, State.DEAD)))
+    rows.moved(rows.claimed(rows.created(5)), State.CANCELLED)
+    rows.created(6, elsewhere="us-gov-east-1")
+    gone = rows.created(7)
+    rows.ledger.save(rows.claimed(gone).with_(elsewhere="us-gov-east-1"), was=gone.state)
+    rows.ledger.fire(rows.flow(), at=rows.clock.now(), name="asked", partition=rows.partition)
+    found = list(rows.ledger.unsettled(rows.partition))
+    assert sorted(one.id for one in found) == sorted(one.id for one in (accepted, held, dead))
+    assert held in found
+
+
+def test_what_is_carried_on_elsewhere_is_not_due(rows: Rows) -> None:
+    """The other region's sweep looks after it."""
+    transfer = rows.created()
+    rows.ledger.save(rows.claimed(transfer).with_(elsewhere="us-gov-east-1"), was=transfer.state)
+    rows.clock.advance(10 * LEASE)
+    assert _due_ids(rows) == []
+    assert rows.ledger.load(transfer.id).due_at is None
+
+
 # -- due ---------------------------------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from eft.adapters.ownership import SingleRegionOwnership
@@ -36,15 +34,15 @@ def test_intents_of_the_present_region_epoch_pass(ownership: Ownership) -> None:
     ownership.ack(INTENT)
     ownership.ack(INTENT)
     ownership.abandon(INTENT)
-    ownership.ack(replace(INTENT, attempt=2, token="token-2"))
+    ownership.ack(INTENT.model_copy(update={"attempt": 2, "token": "token-2"}))
 
 
 def test_an_intent_without_standing_is_fenced(ownership: Ownership) -> None:
     """A region_epoch below the partition's gets neither ack nor abandon."""
     with pytest.raises(LostOwnership):
-        ownership.ack(replace(INTENT, region_epoch=0))
+        ownership.ack(INTENT.model_copy(update={"region_epoch": 0}))
     with pytest.raises(LostOwnership):
-        ownership.abandon(replace(INTENT, region_epoch=0))
+        ownership.abandon(INTENT.model_copy(update={"region_epoch": 0}))
 
 
 def test_the_fake_fences_and_cuts_off_as_two_regions_do() -> None:
@@ -52,7 +50,7 @@ def test_the_fake_fences_and_cuts_off_as_two_regions_do() -> None:
     ownership = FakeOwnership(region=REGION, mode=Mode.DUAL)
     ownership.ack(INTENT)
     with pytest.raises(LostOwnership):
-        ownership.ack(replace(INTENT, attempt=2, token="token-2"))
+        ownership.ack(INTENT.model_copy(update={"attempt": 2, "token": "token-2"}))
     ownership.peer_reachable = False
     with pytest.raises(Transient) as cut_off:
         ownership.ack(INTENT)
