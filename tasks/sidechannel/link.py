@@ -17,6 +17,8 @@ TRANSPORT_OPTIONS: Final[dict[str, Any]] = {
     "retry_on_timeout": False,
     # kombu would wait for Redis without end; whoever asks here waits in a loop of its own.
     "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0,
     "health_check_interval": 10,
 }
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -17,6 +18,7 @@ from celery import Celery
 from celery.events import EventReceiver
 from kombu.exceptions import OperationalError
 
+from tasks import monitoring
 from tasks.sidechannel import attach, events, link
 from tasks.sidechannel.events import publisher_of
 from tasks.sidechannel.link import connect
@@ -286,3 +288,28 @@ def test_a_command_into_nowhere_fails_soon(app: Celery) -> None:
     with pytest.raises(OperationalError):
         app.control.ping()
     assert time.monotonic() - began < 15
+
+
+def test_flower_never_pauses_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often Redis was not there, the next look at it is seconds away."""
+    pauses: list[float] = []
+
+    def note(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 12:
+            raise SystemExit
+
+    monkeypatch.setattr(monitoring, "time", SimpleNamespace(sleep=note))
+    app = monitoring.monitoring_app(f"redis://127.0.0.1:{free_port()}/0", ["work"])
+    assert "work" in app.tasks
+    listening = monitoring.SteadyEvents(app, io_loop=None, enable_events=False, max_tasks_in_memory=10)
+    with pytest.raises(SystemExit):
+        listening.run()
+    assert max(pauses) <= link.LONGEST_PAUSE
+    assert pauses[0] < 1
+
+
+def test_flower_is_not_served_without_a_password() -> None:
+    """An entry without a colon is no password."""
+    with pytest.raises(ValueError, match="password"):
+        monitoring.serve("redis://127.0.0.1:1/0", ["operator"], address="127.0.0.1", port=0)
