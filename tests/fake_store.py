@@ -19,7 +19,7 @@ from eft.domain.names import RemotePath, is_token, parent, remote_path
 from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import Commit, Upload
 from eft.errors import NotFound, Permanent, Transient
-from eft.ports import Bytes, Clock, Committed, CommitOutcome, MoveOutcome, ProbeReport, Source
+from eft.ports import Bytes, Clock, CommitOutcome, Committed, MoveOutcome, ProbeReport, Source
 
 CHUNK = 64 * 1024
 
@@ -174,6 +174,9 @@ class FakeStore:
             found = self.server.versions.get((file.path, file.fingerprint.version or ""))
             if found is None:
                 raise NotFound(f"no such version of '{file.path}'", reason="source_missing")
+            stands = self.server.files.get(to)
+            if stands is not None and stands.data != found.data:
+                raise Permanent(f"'{to}' exists", reason="archive_exists")
             self.server.put(to, bytes(found.data))
 
     # -- sink --------------------------------------------------------------------------------------------------------
@@ -310,16 +313,16 @@ class FakeUploading:
     upload: Upload
 
     def write(self, part: Part, chunks: Iterable[Bytes]) -> list[tuple[int, str | None]]:
-        with self.store._called("write"):  # noqa: SLF001 - its other half
+        with self.store._called("write"):
             server = self.store.server
             if server.kind == "s3":
                 data = b"".join(bytes(chunk) for chunk in chunks)
-                self.store._must_exist(self.upload.token)  # noqa: SLF001
+                self.store._must_exist(self.upload.token)
                 server.uploads[self.upload.token].parts[part.number] = data
                 return [(part.number, f"{zlib.crc32(data):08x}")]
             at = part.start
             for chunk in chunks:
-                self.store._must_exist(self.upload.token)  # noqa: SLF001
+                self.store._must_exist(self.upload.token)
                 file = server.files[self.upload.token].data
                 file.extend(b"\0" * (at - len(file)))
                 file[at : at + len(chunk)] = bytes(chunk)
@@ -327,7 +330,7 @@ class FakeUploading:
             return [(part.number, None)]
 
     def finish(self) -> list[tuple[int, str | None]]:
-        with self.store._called("finish"):  # noqa: SLF001
+        with self.store._called("finish"):
             return []
 
 

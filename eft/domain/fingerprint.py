@@ -21,9 +21,12 @@ class Fingerprint(BaseModel):
     version: str | None = None
 
     def key(self) -> str:
-        """Returns the text that enters a transfer's derived id."""
+        """Returns the text that enters a transfer's derived id: what every way of seeing a version shows, so that all see the same.
+
+        The version id is left out: listings of S3 do not show it.
+        """
         modified = "" if self.modified is None else str(int(self.modified.timestamp() * 1000))
-        return f"{self.size}|{'' if self.etag else modified}|{self.etag or ''}|{self.version or ''}"
+        return f"{self.size}|{modified}|{self.etag or ''}"
 
     def matches(self, other: Fingerprint) -> bool:
         """Returns whether both are the same version, judged by the strongest identity that both have."""

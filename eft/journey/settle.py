@@ -6,7 +6,7 @@ from eft.domain.fingerprint import RemoteFile
 from eft.domain.flow import Disposition
 from eft.domain.names import RemotePath, basename, join, token_name
 from eft.domain.transfer import State
-from eft.errors import EftError, NotFound, Undecidable
+from eft.errors import EftError, NotFound, Permanent, Undecidable
 from eft.journey.messages import Message
 from eft.journey.opening import destination
 from eft.journey.work import Work
@@ -49,10 +49,25 @@ def _dispose_version(work: Work, source: Source) -> str | None:
     file = RemoteFile(path=transfer.source.path, fingerprint=transfer.fingerprint)
     if transfer.policy.disposition is Disposition.ARCHIVE:
         try:
-            source.copy_version(file, _archive_path(work))
+            _archive_version(work, source, file)
         except NotFound:
             return "source_gone"
     return None if source.remove_version(file) else "source_gone"
+
+
+def _archive_version(work: Work, source: Source, file: RemoteFile) -> None:
+    archive = _archive_path(work)
+    try:
+        source.copy_version(file, archive)
+    except Permanent as error:
+        if error.reason != "archive_exists":
+            raise
+        source.copy_version(file, _second_name(work, archive))
+
+
+def _second_name(work: Work, archive: RemotePath) -> RemotePath:
+    """An archive keeps what is there: a second file of a name gets its transfer's id appended."""
+    return join(work.transfer.policy.archive_directory or "", f"{basename(archive)}.{work.transfer.id}")
 
 
 def _dispose_renamed(work: Work, source: Source) -> str | None:
@@ -80,11 +95,7 @@ def _dispose_renamed(work: Work, source: Source) -> str | None:
         return None
     archive = _archive_path(work)
     if source.move(token, archive, create_directories=True) is MoveOutcome.EXISTS:
-        source.move(
-            token,
-            join(transfer.policy.archive_directory or "", f"{basename(archive)}.{transfer.id}"),
-            create_directories=True,
-        )
+        source.move(token, _second_name(work, archive), create_directories=True)
     return None
 
 

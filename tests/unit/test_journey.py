@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+from collections.abc import Callable
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from eft.domain.transfer import State, Step, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.journey.accept import Submission, accept, first_message
 from eft.journey.messages import Message
-from eft.journey.operate import cancel, redrive
+from eft.journey.operate import cancel, redrive, run_flow
 from tests.crashes import watch
 from tests.world import SMALL, TENANT, World
 
@@ -24,11 +27,23 @@ SIZES = [0, 1, SMALL.part_size, SMALL.part_size + 1, 10 * SMALL.part_size + 7]
 
 
 def content(size: int) -> bytes:
+    """Returns bytes that repeat nowhere near a part's length."""
     return bytes(i * 7 % 251 for i in range(size))
+
+
+def slow_writes(world: World) -> Callable[[str], None]:
+    """Returns a hook with which each part takes half a minute."""
+
+    def wait(label: str) -> None:
+        if label.endswith("write:after"):
+            world.clock.advance(30)
+
+    return wait
 
 
 @pytest.fixture
 def world() -> World:
+    """An engine over fakes."""
     return World()
 
 
@@ -112,7 +127,7 @@ def test_a_worker_that_leaves_keeps_what_it_did(world: World) -> None:
 
     def leave_after_three(label: str) -> None:
         nonlocal leaving
-        leaving = leaving or server.calls["write"] == 3 and label.endswith("read:chunk")
+        leaving = leaving or (server.calls["write"] == 3 and label.endswith("read:chunk"))
 
     watch(world, leave_after_three)
     follow = world.deliver_message(world.queue.popleft(), piece)
@@ -130,7 +145,7 @@ def test_a_slice_ends_between_parts(world: World) -> None:
     world.server("sftp-b").parallel = 1
     world.server("s3-a").put("in/a.bin", content(5 * SMALL.part_size))
     transfer = world.submit("s3-a", "sftp-b")
-    watch(world, lambda label: world.clock.advance(30) and None if label.endswith("write:after") else None)
+    watch(world, slow_writes(world))
     follow = world.deliver_message(world.queue.popleft())
     assert [m.step for m in follow] == [Step.DELIVER]
     assert set(world.ledger.parts(transfer.id, attempt=1)) == {1, 2}
@@ -249,7 +264,7 @@ def test_sha256_on_demand_for_a_large_file(world: World, destination: str) -> No
     data = content(5 * SMALL.part_size + 1)
     world.server("s3-a").put("in/a.bin", data)
     transfer = world.submit("s3-a", destination, checksum="sha256")
-    watch(world, lambda label: world.clock.advance(30) and None if label.endswith("write:after") else None)
+    watch(world, slow_writes(world))
     row = world.until_rest(transfer)
     assert row.receipt is not None
     assert row.receipt.checksum == f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -310,13 +325,15 @@ def test_archive_moves_the_version_delivered(world: World, source: str) -> None:
     assert world.server(source).get("done/a.bin") == b"x"
 
 
-def test_archive_keeps_an_earlier_file_of_the_name(world: World) -> None:
+@pytest.mark.parametrize("source", ["sftp-a", "s3-a"])
+def test_archive_keeps_an_earlier_file_of_the_name(world: World, source: str) -> None:
     """Two versions of one name both stand in the archive."""
-    world.server("sftp-a").put("in/a.bin", b"x")
-    world.server("sftp-a").put("done/a.bin", b"earlier")
-    row = world.until_rest(world.submit("sftp-a", "s3-b", disposition="archive", archive_directory="done"))
-    assert world.server("sftp-a").get("done/a.bin") == b"earlier"
-    assert world.server("sftp-a").get(f"done/a.bin.{row.id}") == b"x"
+    world.server(source).put("in/a.bin", b"x")
+    world.server(source).put("done/a.bin", b"earlier")
+    row = world.until_rest(world.submit(source, "s3-b", disposition="archive", archive_directory="done"))
+    assert row.state is State.SETTLED
+    assert world.server(source).get("done/a.bin") == b"earlier"
+    assert world.server(source).get(f"done/a.bin.{row.id}") == b"x"
 
 
 def test_a_new_file_in_the_sources_place_is_not_deleted(world: World) -> None:
@@ -392,7 +409,7 @@ def test_tries_back_off_and_are_on_the_timeline(world: World) -> None:
     row = world.until_rest(world.submit("s3-a", "sftp-b", retry={"tries": 4}))
     failures = [event for event in row.timeline if event.reason == "unreachable"]
     assert len(failures) == 4
-    pauses = [b.at - a.at for a, b in zip(failures, failures[1:], strict=False)]
+    pauses = [b.at - a.at for a, b in pairwise(failures)]
     assert pauses == sorted(pauses)
 
 
@@ -633,8 +650,6 @@ def test_an_idempotency_key_makes_one_transfer(world: World) -> None:
 
 
 def _fire(world: World, flow: Flow) -> list[Message]:
-    from eft.journey.operate import run_flow
-
     return run_flow(world.engine, flow)
 
 
@@ -740,8 +755,6 @@ def test_an_unpinned_endpoint_moves_nothing(world: World) -> None:
 
 def test_errors_carry_their_fields_through_pickle() -> None:
     """Celery pickles errors between processes."""
-    import pickle
-
     for error in (Transient("m", reason="r", endpoint="e"), LostOwnership("m"), NotFound("m", reason="x")):
         again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
         assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))

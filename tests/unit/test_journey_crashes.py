@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -13,26 +16,37 @@ from tests.world import SMALL, World
 KINDS = [("sftp-a", "s3-a"), ("s3-a", "sftp-b"), ("sftp-a", "sftp-b"), ("s3-a", "s3-b"), ("s3-a", "s3-a")]
 PART = SMALL.part_size
 KILLED_AFTER = 4
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def play(kind: tuple[str, str], size: int, *, at: int, rename: str = "posix", **policy: Any) -> tuple[World, CrashPoint, State, str | None]:
-    """Plays one transfer with a crash at one point and returns how it ended."""
+@dataclass(frozen=True)
+class Played:
+    """How one transfer ended."""
+
+    world: World
+    point: CrashPoint
+    state: State
+    reason: str | None
+
+
+def play(kind: tuple[str, str], size: int, *, at: int, rename: str = "posix", policy: Mapping[str, Any] = NOTHING) -> Played:
+    """Plays one transfer with a crash at one point."""
     source, destination = kind
     world = World()
     for server in world.stores.servers.values():
-        server.rename = rename  # type: ignore[assignment]
+        server.rename = "plain" if rename == "plain" else "posix"
     world.server(source).put("in/a.bin", b"x" * size)
     transfer = world.submit(source, destination, **policy)
     point = CrashPoint(at)
     watch(world, point)
     survive(world, transfer.id)
     row = world.ledger.load(transfer.id)
-    return world, point, row.state, row.reason
+    return Played(world, point, row.state, row.reason)
 
 
-def points(kind: tuple[str, str], size: int, **play_with: Any) -> int:
+def points(kind: tuple[str, str], size: int, *, rename: str = "posix", policy: Mapping[str, Any] = NOTHING) -> int:
     """Returns how many points one undisturbed transfer passes after it is accepted."""
-    return play(kind, size, at=0, **play_with)[1].passed
+    return play(kind, size, at=0, rename=rename, policy=policy).point.passed
 
 
 @pytest.mark.parametrize("rename", ["posix", "plain"])
@@ -42,25 +56,25 @@ def test_a_crash_anywhere_delivers_exactly_once(kind: tuple[str, str], size: int
     """Killed at any call, the next worker completes the transfer, and its file has appeared exactly once."""
     expected = b"x" * size
     for at in range(1, points(kind, size, rename=rename) + 1):
-        world, point, state, reason = play(kind, size, at=at, rename=rename)
-        appeared = world.server(kind[1]).appeared["out/a.bin"]
-        if rename == "plain" and state is State.HELD:
-            assert reason == "rename_half_done", (point.label, reason)
-            assert appeared == 0, point.label
+        played = play(kind, size, at=at, rename=rename)
+        server, label = played.world.server(kind[1]), played.point.label
+        if rename == "plain" and played.state is State.HELD:
+            assert played.reason == "rename_half_done", (label, played.reason)
+            assert server.appeared["out/a.bin"] == 0, label
             continue
-        assert (state, appeared) == (State.SETTLED, 1), (at, point.label, state, reason)
-        assert world.server(kind[1]).get("out/a.bin") == expected, point.label
+        assert (played.state, server.appeared["out/a.bin"]) == (State.SETTLED, 1), (at, label, played.reason)
+        assert server.get("out/a.bin") == expected, label
 
 
 @pytest.mark.parametrize("kind", [("sftp-a", "s3-a"), ("s3-b", "sftp-b"), ("sftp-a", "sftp-b")], ids=lambda k: f"{k[0]}-{k[1]}")
 def test_a_receiver_that_takes_files_at_once_gets_each_once(kind: tuple[str, str]) -> None:
     """Where the receiver removes files as they appear, a crash anywhere never makes the file appear again."""
-    for at in range(1, points(kind, 10, receiver_removes=True) + 1):
+    for at in range(1, points(kind, 10, policy={"receiver_removes": True}) + 1):
         source, destination = kind
         world = World()
         world.server(source).put("in/a.bin", b"y" * 10)
         server = world.server(destination)
-        server.receiver = lambda path, server=server: server.files.pop(path)  # type: ignore[misc]
+        server.receiver = lambda path, server=server: server.files.pop(path)
         transfer = world.submit(source, destination, receiver_removes=True)
         point = CrashPoint(at)
         watch(world, point)
@@ -74,14 +88,15 @@ def test_a_receiver_that_takes_files_at_once_gets_each_once(kind: tuple[str, str
 @pytest.mark.parametrize("source", ["sftp-a", "s3-a"])
 def test_a_crash_anywhere_disposes_of_the_source_once(source: str, disposition: str) -> None:
     """Killed at any call, the source ends where its disposition says, and the delivery is not repeated."""
-    policy: dict[str, Any] = {"disposition": disposition}
+    policy = {"disposition": disposition}
     if disposition == "archive":
         policy["archive_directory"] = "done"
-    for at in range(1, points((source, "s3-b"), 10, **policy) + 1):
-        world, point, state, reason = play((source, "s3-b"), 10, at=at, **policy)
-        assert (state, world.server("s3-b").appeared["out/a.bin"]) == (State.SETTLED, 1), (point.label, state, reason)
-        left = {path: data for path, data in world.server(source).files.items() if path.startswith(("in/", "done/"))}
-        assert set(left) == ({"done/a.bin"} if disposition == "archive" else set()), point.label
+    for at in range(1, points((source, "s3-b"), 10, policy=policy) + 1):
+        played = play((source, "s3-b"), 10, at=at, policy=policy)
+        label, appeared = played.point.label, played.world.server("s3-b").appeared["out/a.bin"]
+        assert (played.state, appeared) == (State.SETTLED, 1), (label, played.reason)
+        left = {path for path in played.world.server(source).files if path.startswith(("in/", "done/"))}
+        assert left == ({"done/a.bin"} if disposition == "archive" else set()), label
 
 
 def test_a_crash_costs_at_most_the_part_in_hand() -> None:

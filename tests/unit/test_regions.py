@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -23,6 +23,7 @@ ORDER = Order(by="op@example.org", why="test", ticket="T-1")
 
 @pytest.fixture
 def pair() -> Pair:
+    """Two regions, and a file at a customer's."""
     made = Pair()
     made.west.server("s3-a").put("in/a.bin", b"x")
     return made
@@ -126,9 +127,25 @@ def test_a_promoted_peer_delivers_what_the_old_home_had_not_begun(pair: Pair) ->
     assert home.ledger.load(transfer.id).receipt is None
 
 
+class PromotePoint:
+    """Promotes the other region at one call of the home's ports, while the home sleeps in it."""
+
+    def __init__(self, at: int, pair: Pair, other: World, transfer: Transfer, number: int) -> None:
+        self.at, self.pair, self.other, self.transfer, self.number = at, pair, other, transfer, number
+        self.passed = 0
+
+    def __call__(self, label: str) -> None:
+        self.passed += bool(label)
+        if self.passed == self.at:
+            self.pair.link.cut = True
+            promote(self.other.engine, self.number, ORDER, old_home_may_be_solo=False)
+            at_rest(self.pair, self.other, self.transfer)
+            self.pair.link.cut = False
+
+
 @pytest.mark.parametrize("consumes", [False, True])
 @pytest.mark.parametrize("destination", ["sftp-b", "s3-b"])
-def test_a_promotion_at_any_call_delivers_once(destination: str, consumes: bool) -> None:  # noqa: FBT001 - a parameter
+def test_a_promotion_at_any_call_delivers_once(destination: str, consumes: bool) -> None:
     """Wherever the old home is when its peer is promoted, asleep or awake, the file appears exactly once, or is held."""
     at = 0
     while True:
@@ -138,22 +155,13 @@ def test_a_promotion_at_any_call_delivers_once(destination: str, consumes: bool)
         number, home, other = home_of(pair, destination)
         server = home.server(destination)
         if consumes:
-            server.receiver = lambda path, server=server: server.files.pop(path)  # type: ignore[misc]
+            server.receiver = lambda path, server=server: server.files.pop(path)
         transfer = home.submit("s3-a", destination, receiver_removes=consumes)
-        passed = 0
 
-        def promote_now(label: str, at: int = at, pair: Pair = pair, other: World = other, transfer: Transfer = transfer, number: int = number) -> None:
-            nonlocal passed
-            passed += 1
-            if passed == at and label:
-                pair.link.cut = True
-                promote(other.engine, number, ORDER, old_home_may_be_solo=False)
-                at_rest(pair, other, transfer)
-                pair.link.cut = False
-
-        watch_region(home, promote_now)
+        point = PromotePoint(at, pair, other, transfer, number)
+        watch_region(home, point)
         home.drain()
-        if passed < at:
+        if point.passed < at:
             return
         row = at_rest(pair, other, transfer)
         if row.state is State.HELD:
@@ -162,7 +170,7 @@ def test_a_promotion_at_any_call_delivers_once(destination: str, consumes: bool)
         assert (row.state, server.appeared["out/a.bin"]) == (State.SETTLED, 1), (at, row.reason)
 
 
-def watch_region(world: World, hook: Any) -> None:
+def watch_region(world: World, hook: Callable[[str], None]) -> None:
     """Puts a hook at every call of a region's ports, but for those that the hook itself uses."""
     inside = False
 
