@@ -144,6 +144,7 @@ class World:
 
     def until_rest(self, transfer: Transfer) -> Transfer:
         """Sweeps and drains until a transfer rests, and returns it."""
+        row = transfer
         for _ in range(30):
             self.drain()
             row = self.ledger.load(transfer.id)

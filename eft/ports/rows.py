@@ -1,0 +1,237 @@
+"""Ports of what is kept: the ledger, limits, the registry, secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Generic, Literal, Protocol, TypeVar
+
+from eft.domain.endpoint import Credential, Endpoint, SecretRef
+from eft.domain.flow import Flow
+from eft.domain.names import RemotePath
+from eft.domain.parts import PartDone
+from eft.domain.transfer import State, Transfer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The answer to D1."""
+
+    outcome: Literal["mine", "busy", "superseded"]
+    holder: str | None = None
+    """The transfer that holds the path, or that delivered a newer version to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Something that the sweep finds past its time: a transfer, or a fire of a flow whose discover has not ended."""
+
+    kind: Literal["transfer", "fire"]
+    id: str
+    """Transfer id, or `<tenant>/<flow>/<fire>`."""
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A page of a listing and the cursor of the next, None at the end."""
+
+    items: Sequence[T]
+    cursor: str | None
+
+
+class Ledger(Protocol):
+    """The rows of transfers: the truth. Every write is conditional."""
+
+    def create(self, transfer: Transfer) -> Transfer | None:
+        """Puts a new row IF absent; returns None when created, else the row that stands there."""
+
+    def load(self, transfer_id: str) -> Transfer:
+        """Returns the row, read consistently.
+
+        Raises:
+            NotFound: `transfer_unknown`.
+        """
+
+    def known(self, transfer_ids: Sequence[str]) -> set[str]:
+        """Returns those of the ids that have a row."""
+
+    def claim(self, transfer_id: str, *, worker: str, now: datetime, lease: timedelta, force: bool = False) -> Transfer | None:
+        """Raises the fence by one and returns the row, IF no other worker's claim is alive (`force`: even then); else None.
+
+        Raises:
+            NotFound: `transfer_unknown`; nothing is created.
+        """
+
+    def renew(self, transfer: Transfer, *, until: datetime) -> None:
+        """Extends the claim and the due time IF the fence is still the transfer's.
+
+        Raises:
+            LostOwnership: it is not.
+        """
+
+    def save(self, transfer: Transfer, *, was: State) -> None:
+        """Writes the row IF its fence is the transfer's and its state is `was`.
+
+        Raises:
+            LostOwnership: either differs.
+        """
+
+    def adopt(self, transfer: Transfer) -> bool:
+        """Puts a row that another region has carried IF absent or of a lower region_epoch; returns whether it was written."""
+
+    def unsettled(self, partition: int) -> Iterator[Transfer]:
+        """Yields a partition's rows that are neither settled nor cancelled: those under way, held and dead."""
+
+    def page(
+        self,
+        tenant: str,
+        *,
+        state: State | None = None,
+        flow: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Transfer]:
+        """Returns a tenant's transfers, newest first, at constant cost.
+
+        Raises:
+            Permanent: `cursor_invalid`.
+        """
+
+    def record_part(self, transfer_id: str, *, attempt: int, done: PartDone) -> None:
+        """Notes a part of an attempt as durable; the first note of a part stays."""
+
+    def parts(self, transfer_id: str, *, attempt: int) -> dict[int, PartDone]:
+        """Returns the parts of an attempt that are done, by number."""
+
+    def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> Reservation:
+        """Reserves a destination path IF no other transfer holds it and no newer version (`order`) of the same `source` was delivered."""
+
+    def release(self, *, endpoint: str, path: RemotePath, transfer: str, delivered: bool) -> None:
+        """Ends a reservation IF it is this transfer's; `delivered` keeps its order for later comparisons. Nothing happens if it is not."""
+
+    def due(self, partition: int, *, before: datetime, limit: int = 100) -> Sequence[Due]:
+        """Returns what stands still in a partition, oldest first."""
+
+    def postpone(self, due: Due, *, until: datetime) -> bool:
+        """Moves a due time IF it is still the one seen; returns whether it was."""
+
+    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int) -> bool:
+        """Claims one fire of a flow IF nobody has; `name` identifies it (its planned time, or the id of a request). It is due at `at`."""
+
+    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
+        """Notes that a fire's discover has ended, with counts; nothing happens if it is noted already."""
+
+    def last_fire(self, flow: Flow) -> datetime | None:
+        """Returns when the flow's schedule last fired."""
+
+
+class Limits(Protocol):
+    """Bounds that hold across the fleet: slots are leases that a crash gives back; a breaker stops hammering a dead server."""
+
+    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> bool:
+        """Takes, or renews, one of `limit` slots of `key` for `holder`; returns whether it has one."""
+
+    def release(self, key: str, *, holder: str) -> None:
+        """Gives a slot back."""
+
+    def shut_until(self, endpoint: str) -> datetime | None:
+        """Returns until when an endpoint's breaker lets nothing through, or None. The first caller after that time probes; others wait."""
+
+    def failed(self, endpoint: str, *, reason: str) -> None:
+        """Counts a failure of the endpoint; the fifth in a row opens the breaker, for longer each time up to five minutes."""
+
+    def succeeded(self, endpoint: str) -> None:
+        """Closes the breaker; costs no write when it was closed."""
+
+
+class Registry(Protocol):
+    """Tenants' endpoints and flows."""
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        """Puts IF absent.
+
+        Raises:
+            Conflict: `endpoint_exists`.
+        """
+
+    def change_endpoint(self, endpoint: Endpoint) -> None:
+        """Puts IF the stored revision is one less.
+
+        Raises:
+            Conflict: `revision_differs`.
+        """
+
+    def endpoint(self, tenant: str, endpoint_id: str) -> Endpoint:
+        """Returns it.
+
+        Raises:
+            NotFound: `endpoint_unknown`.
+        """
+
+    def endpoints(self, tenant: str, *, limit: int = 50, cursor: str | None = None) -> Page[Endpoint]:
+        """Returns a tenant's endpoints by id."""
+
+    def remove_endpoint(self, tenant: str, endpoint_id: str, *, revision: int) -> None:
+        """Removes IF the revision is this.
+
+        Raises:
+            Conflict: `revision_differs`.
+        """
+
+    def add_flow(self, flow: Flow) -> None:
+        """Puts IF absent.
+
+        Raises:
+            Conflict: `flow_exists`.
+        """
+
+    def change_flow(self, flow: Flow) -> None:
+        """Puts IF the stored revision is one less.
+
+        Raises:
+            Conflict: `revision_differs`.
+        """
+
+    def flow(self, tenant: str, flow_id: str) -> Flow:
+        """Returns it.
+
+        Raises:
+            NotFound: `flow_unknown`.
+        """
+
+    def flows(self, tenant: str, *, limit: int = 50, cursor: str | None = None) -> Page[Flow]:
+        """Returns a tenant's flows by id."""
+
+    def remove_flow(self, tenant: str, flow_id: str, *, revision: int) -> None:
+        """Removes IF the revision is this.
+
+        Raises:
+            Conflict: `revision_differs`.
+        """
+
+    def scheduled_flows(self) -> Iterator[Flow]:
+        """Yields every tenant's enabled flows that have a schedule."""
+
+
+class Secrets(Protocol):
+    """Credentials in Secrets Manager."""
+
+    def get(self, ref: SecretRef) -> Credential:
+        """Returns the credential; cached in memory for a short while.
+
+        Raises:
+            Permanent: `secret_missing`, `secret_denied`, `secret_malformed`.
+        """
+
+    def forget(self, ref: SecretRef) -> None:
+        """Drops what is cached of a credential, because a server has refused it: the next `get` asks anew."""
+
+    def put(self, *, tenant: str, endpoint: str, credential: Credential) -> SecretRef:
+        """Stores a credential as the endpoint's current one and returns its reference."""
+
+    def remove(self, ref: SecretRef) -> None:
+        """Deletes the secret; nothing happens if it is gone."""
