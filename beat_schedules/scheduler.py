@@ -1,7 +1,9 @@
-"""Beat's scheduler: the upkeep entries of Celery, and the flows' own schedules from the registry. It keeps no state of its own."""
+"""Beat's scheduler: upkeep by Celery's entries, the flows' own schedules from the registry, and the sweep. It keeps no state of its own."""
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
 from celery.beat import Scheduler
@@ -9,6 +11,9 @@ from celery.utils.log import get_logger
 
 from beat_schedules.fires import due_fires
 from beat_schedules.upkeep import entries
+from eft.journey.sweep import sweep
+from eft.ports import Engine
+from eft.regions.chores import Chores
 from tasks.app import SETTINGS
 from tasks.base import engine, forward
 
@@ -19,7 +24,8 @@ class FlowScheduler(Scheduler):
     """`celery beat --scheduler beat_schedules.scheduler:FlowScheduler`. A change through the API holds from the next look on."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's signature
-        self._look_at = 0.0
+        self._look_at = self._sweep_at = 0.0
+        self._chores: Chores | None = None
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -31,14 +37,24 @@ class FlowScheduler(Scheduler):
         look_every = SETTINGS.look_every.total_seconds()
         try:
             pause = float(super().tick(*args, **kwargs))
-            clock = engine().clock
-            if clock.monotonic() >= self._look_at:
-                self._look_at = clock.monotonic() + look_every
-                forward(list(due_fires(engine())))
+            self._do_chores(engine(), look_every)
         except Exception:
             logger.exception("beat could not do its work; it tries again")
             return look_every
         return min(pause, look_every)
+
+    def _do_chores(self, ports: Engine, look_every: float) -> None:
+        """Fires flows and sweeps rows, in the partitions whose chores this process has."""
+        now = ports.clock.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + look_every
+        self._chores = self._chores or Chores(ports, owner=f"{socket.gethostname()}:{os.getpid()}:{ports.clock.nonce()[:6]}")
+        mine = self._chores.mine()
+        forward(list(due_fires(ports, mine)))
+        if now >= self._sweep_at:
+            self._sweep_at = now + SETTINGS.sweep_every.total_seconds()
+            forward(list(sweep(ports, mine)))
 
     @property
     def info(self) -> str:

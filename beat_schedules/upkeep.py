@@ -12,7 +12,6 @@ from tasks.queues import UPKEEP
 def entries(settings: Settings) -> dict[str, Any]:
     """Returns the beat entries by name."""
     every = {
-        "eft.sweep": settings.sweep_every,
         "eft.adopt": settings.sweep_every,
         "eft.expire_staging": timedelta(hours=1),
         "eft.abort_stale_uploads": timedelta(hours=1),

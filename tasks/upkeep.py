@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from eft.journey import upkeep
-from eft.journey.sweep import sweep as sweep_rows
 from eft.regions.adoption import adopt as adopt_journals
 from eft.regions.switch import return_strays
 from tasks.app import app
 from tasks.base import engine, forward
-
-
-@app.task(name="eft.sweep")
-def sweep() -> None:
-    """Re-queues what stands still."""
-    forward(list(sweep_rows(engine())))
 
 
 @app.task(name="eft.adopt")

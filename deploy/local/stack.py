@@ -40,7 +40,7 @@ FIGURES: Final[Mapping[str, str]] = {
     "EFT_LOOK_EVERY": "2",
 }
 """Short ones, so that what a crash leaves is taken up within a minute."""
-TASKS: Final = ("eft.discover", "eft.stage", "eft.deliver", "eft.parts", "eft.settle", "eft.sweep")
+TASKS: Final = ("eft.discover", "eft.stage", "eft.deliver", "eft.parts", "eft.settle", "eft.adopt")
 """Names that Flower offers limits for."""
 FLOWER_USER: Final = "eft"
 
