@@ -136,7 +136,7 @@ class FakeLedger(_Fake):
         with self._called("create"):
             if transfer.id in self._rows:
                 return self._rows[transfer.id].transfer
-            self._rows[transfer.id] = _Row(_stored(transfer))
+            self._rows[transfer.id] = _Row(self.stored(transfer))
             return None
 
     def load(self, transfer_id: str) -> Transfer:
@@ -155,7 +155,7 @@ class FakeLedger(_Fake):
                 return None
             until = now + lease
             row.claimant = worker
-            row.transfer = _stored(
+            row.transfer = self.stored(
                 row.transfer.with_(fence=row.transfer.fence + 1, claim_until=until, due_at=until),
             )
             return row.transfer
@@ -165,14 +165,14 @@ class FakeLedger(_Fake):
             row = self._rows.get(transfer.id)
             if not _holds(row, transfer) or row.transfer.claim_until is None:
                 raise LostOwnership("another worker has the transfer, or it was released")
-            row.transfer = _stored(row.transfer.with_(claim_until=until, due_at=until))
+            row.transfer = self.stored(row.transfer.with_(claim_until=until, due_at=until))
 
     def save(self, transfer: Transfer, *, was: State) -> None:
         with self._called("save"):
             row = self._rows.get(transfer.id)
             if not _holds(row, transfer) or row.transfer.state is not was:
                 raise LostOwnership("another worker has the transfer")
-            row.transfer = _stored(transfer)
+            row.transfer = self.stored(transfer)
             if transfer.claim_until is None:
                 row.claimant = None
 
@@ -181,7 +181,7 @@ class FakeLedger(_Fake):
             stands = self._rows.get(transfer.id)
             if stands is not None and stands.transfer.region_epoch >= transfer.region_epoch:
                 return False
-            self._rows[transfer.id] = _Row(_stored(transfer))
+            self._rows[transfer.id] = _Row(self.stored(transfer))
             return True
 
     def unsettled(self, partition: int) -> Iterator[Transfer]:
@@ -265,7 +265,7 @@ class FakeLedger(_Fake):
                 row = self._rows.get(due.id)
                 if row is None or row.transfer.due_at is None or row.transfer.due_at != _cut(due.due_at):
                     return False
-                row.transfer = _stored(row.transfer.with_(due_at=until))
+                row.transfer = self.stored(row.transfer.with_(due_at=until))
                 return True
             tenant, flow, name = due.id.split("/", 2)
             fire = self._fires.get((tenant, flow, name))
@@ -295,6 +295,11 @@ class FakeLedger(_Fake):
             return None if last is None else fire_time(last)
 
     # -- for tests to look at ------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def stored(transfer: Transfer) -> Transfer:
+        """Returns what comes back from a row: validated anew, with times as rows keep them."""
+        return Transfer.model_validate_json(cut(transfer).model_dump_json())
 
     def rows(self) -> list[Transfer]:
         """Returns all transfers, oldest first."""
@@ -527,14 +532,13 @@ def _holds(row: _Row | None, transfer: Transfer) -> TypeGuard[_Row]:
     return row is not None and row.transfer.fence == transfer.fence and row.transfer.region_epoch <= transfer.region_epoch
 
 
-def _stored(transfer: Transfer) -> Transfer:
-    """Returns what comes back from a row: validated anew, claim and due time cut, nothing due at rest."""
+def cut(transfer: Transfer) -> Transfer:
+    """Returns a transfer as a row keeps it: claim and due time in whole milliseconds, nothing due at rest."""
     claim, due = transfer.claim_until, transfer.due_at
-    kept = transfer.with_(
+    return transfer.with_(
         claim_until=None if claim is None else _cut(claim),
         due_at=None if due is None or transfer.state in RESTING or transfer.elsewhere is not None else _cut(due),
     )
-    return Transfer.model_validate_json(kept.model_dump_json())
 
 
 def _add(values: dict[tuple[str, str], V], value: V, what: Literal["endpoint", "flow"]) -> None:
