@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +24,7 @@ from deploy.local.customer import Customer
 from deploy.local.identity import Identity, create_identity, issue
 from deploy.local.process import LOOPBACK, Child, Stack, StartFailed, answers, free_port
 from deploy.local.provision import Provisioned, make_bucket, provision
-from deploy.local.servers import AwsEmulator, RedisServer, passed_on
+from deploy.local.servers import GOVCLOUD, AwsEmulator, NetworkServer, RedisServer, passed_on
 from deploy.local.sftp import PasswordSftpServer, SftpAccount, SftpServer
 
 Pool = Literal["threads", "prefork"]
@@ -45,6 +47,20 @@ TASKS: Final = ("eft.discover", "eft.stage", "eft.deliver", "eft.parts", "eft.se
 FLOWER_USER: Final = "eft"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Who belongs to no region: the customers' SFTP servers and the issuer of tokens. Two stacks of a pair share them."""
+
+    sftp: SftpServer | PasswordSftpServer
+    password_sftp: PasswordSftpServer
+    identity: Identity
+
+    @property
+    def servers(self) -> list[NetworkServer]:
+        """What is to be started."""
+        return [self.password_sftp, *([self.sftp] if self.sftp is not self.password_sftp else [])]
+
+
 class LocalStack:
     """Starts and stops everything; stopped, it may be started again, empty.
 
@@ -64,24 +80,35 @@ class LocalStack:
         api_port: int | None = None,
         figures: Mapping[str, str] = FIGURES,
         sqs_endpoint: Callable[[AwsEmulator], str] | None = None,
+        region: str = GOVCLOUD,
+        monitored: bool = True,
+        outside: Outside | None = None,
     ) -> None:
-        """Takes a directory of its own, made if missing, and where the processes find SQS if not at the emulator."""
+        """Takes a directory of its own, made if missing, and where the processes find SQS if not at the emulator.
+
+        What is `outside` is started and stopped by whoever made it. Without monitoring there is neither Redis nor Flower.
+        """
         self.directory = directory.resolve()
         self.figures = dict(figures)
         self.pool: Pool = pool
         self.concurrency = concurrency
         self.flower_password = secrets.token_urlsafe(9)
-        self.aws = AwsEmulator(self.directory / "aws")
+        self.region = region
+        self.aws = AwsEmulator(self.directory / "aws", region=region)
         self.redis = RedisServer(self.directory / "redis")
-        self.password_sftp = PasswordSftpServer(self.directory / "password-sftp")
-        self.sftp: SftpServer | PasswordSftpServer = self._sshd()
-        self.identity: Identity = create_identity(self.directory / "identity")
+        self.monitored = monitored
+        self.outside = outside or make_outside(self.directory)
+        self.password_sftp = self.outside.password_sftp
+        self.sftp: SftpServer | PasswordSftpServer = self.outside.sftp
+        self.identity: Identity = self.outside.identity
         self.workers: dict[str, Child] = {}
         self._wanted = workers
         self._api_port = api_port
         self._flower_port = 0
         self._sqs_endpoint = sqs_endpoint
         self._resources: Provisioned | None = None
+        self._own_outside = outside is None
+        self._engine: dict[str, Child] = {}
         self._stack = Stack()
         self.beat: Child | None = None
 
@@ -139,6 +166,18 @@ class LocalStack:
         self._stack.stop()
         self.workers.clear()
 
+    def kill_engine(self) -> None:
+        """Ends API, workers, beat and Flower with SIGKILL, all at once; what they kept in AWS stays."""
+        for child in [*self.workers.values(), *self._engine.values()]:
+            child.signal(signal.SIGKILL)
+        for child in [*self.workers.values(), *self._engine.values()]:
+            child.kill()
+        self.workers.clear()
+
+    def start_engine(self) -> None:
+        """Starts API, workers, beat and Flower again, at the same addresses; raises `StartFailed`."""
+        self._start_engine(lambda _: None)
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -148,7 +187,7 @@ class LocalStack:
     def add_worker(
         self, name: str, *, pool: Pool | None = None, concurrency: int | None = None, settings: Mapping[str, str] | None = None
     ) -> Child:
-        """Returns a new worker once it takes tasks, told other settings if given. A name used before is a restart: that one must have ended."""
+        """Returns a new worker once it takes tasks, told other settings if given. Whoever had its name before must have ended."""
         log = self.logs / f"{name}.log"
         options = ("--pool", pool or self.pool, "--concurrency", str(concurrency or self.concurrency), "--hostname", f"{name}@local")
         environment = self.environment | {"EFT_HEALTH_FILE": str(self.directory / f"{name}.health"), **(settings or {})}
@@ -205,7 +244,6 @@ class LocalStack:
                 "EFT_AWS_ENDPOINT": self.aws.url,
                 "EFT_SQS_ENDPOINT": url,
                 "EFT_QUEUE_BASE": queue[: queue.rindex("/") + 1],
-                "EFT_REDIS_URL": self.redis.url,
                 "EFT_API_PORT": str(self._api_port or 0),
                 "EFT_JWT_ISSUER": self.identity.issuer,
                 "EFT_JWT_AUDIENCE": self.identity.audience,
@@ -213,18 +251,15 @@ class LocalStack:
                 "EFT_FLOWER_AUTH": f"{FLOWER_USER}:{self.flower_password}",
                 "EFT_FLOWER_PORT": str(self._flower_port),
             }
+            | ({"EFT_REDIS_URL": self.redis.url} if self.monitored else {})
             | self.figures
         )
 
     # -- how it starts -------------------------------------------------------------------------------------------------
 
-    def _sshd(self) -> SftpServer | PasswordSftpServer:
-        # sshd's files cannot hold every path; the stand-in takes any.
-        plain = not any(sign in str(self.directory) for sign in "\"'\\ \t\n%")
-        return SftpServer(self.directory / "sftp") if plain and SftpServer.available() else self.password_sftp
-
     def _start_stand_ins(self, told: Callable[[str], object]) -> None:
-        servers = [self.redis, self.password_sftp, *([self.sftp] if self.sftp is not self.password_sftp else [])]
+        servers: list[NetworkServer] = [self.redis] if self.monitored else []
+        servers += self.outside.servers if self._own_outside else []
         with ThreadPoolExecutor(max_workers=4) as starts:
             waiting = [starts.submit(self._stack.start, server) for server in servers]
             self._stack.start(self.aws)
@@ -233,19 +268,17 @@ class LocalStack:
             told("tables, queues and buckets")
             for started in waiting:
                 started.result()
-        told("Redis stand-in and SFTP server")
+        told("Redis stand-in and SFTP server" if self._own_outside else "Redis stand-in")
 
     def _start_engine(self, told: Callable[[str], object]) -> None:
         self._api_port = self._api_port or free_port()
-        self._flower_port = free_port()
+        self._flower_port = self._flower_port or free_port()
         offered = [word for task in TASKS for word in ("--task", task)]
-        children = [
-            self._child("api", command("api"), ready=answers(f"{self.api_url}/v1/health/ready")),
-            self._child("beat", command("beat", "--pidfile", ""), ready=says(self.logs / "beat.log", "beat: Starting")),
-            self._child("flower", command("flower", *offered), ready=answers(self.flower_url)),
-        ]
-
-        self.beat = children[1]
+        self.beat = self._child("beat", command("beat", "--pidfile", ""), ready=says(self.logs / "beat.log", "beat: Starting"))
+        children = [self._child("api", command("api"), ready=answers(f"{self.api_url}/v1/health/ready")), self.beat]
+        if self.monitored:
+            children.append(self._child("flower", command("flower", *offered), ready=answers(self.flower_url)))
+        self._engine = {child.name: child for child in children}
 
         def begin(name: str, child: Child | None) -> None:
             if child is None:
@@ -254,7 +287,7 @@ class LocalStack:
                 self._stack.start(child)
             told(name)
 
-        waiting: dict[str, Child | None] = {child.name: child for child in children}
+        waiting: dict[str, Child | None] = dict(self._engine)
         waiting |= dict.fromkeys(f"worker-{number}" for number in range(1, self._wanted + 1))
         # Each spends its first seconds on imports.
         with ThreadPoolExecutor(max_workers=4) as starts:
@@ -279,6 +312,15 @@ class LocalStack:
             ready=ready,
             grace=grace,
         )
+
+
+def make_outside(directory: Path) -> Outside:
+    """Returns SFTP servers, not started, and an issuer in a directory."""
+    password_sftp = PasswordSftpServer(directory / "password-sftp")
+    # sshd's files cannot hold every path; the stand-in takes any.
+    plain = not any(sign in str(directory) for sign in "\"'\\ \t\n%")
+    sftp = SftpServer(directory / "sftp") if plain and SftpServer.available() else password_sftp
+    return Outside(sftp=sftp, password_sftp=password_sftp, identity=create_identity(directory / "identity"))
 
 
 def command(role: str, *arguments: str) -> list[str]:
