@@ -361,6 +361,7 @@ def test_what_rests_is_never_due(rows: Rows, state: State) -> None:
     assert rows.ledger.load(resting.id).due_at is None
     assert _due_ids(rows) == []
     assert rows.claimed(resting).due_at is None
+    assert not rows.ledger.postpone(Due("transfer", resting.id, rows.clock.now() + LEASE), until=rows.clock.now())
     rows.clock.advance(10 * LEASE)
     assert _due_ids(rows) == []
 

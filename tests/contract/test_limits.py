@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from eft.adapters.aws import AwsSession, StaticKeys
+from eft.adapters.limits import DynamoLimits
 from eft.domain.breaker import PROBE
 from tests.contract.rows import LEASE, DynamoRows, Rows, at_once
 
@@ -237,6 +239,22 @@ def test_a_breaker_that_never_stands_still_lets_nobody_through(moto_rows: Dynamo
         _fail(moto_rows)
         moto_rows.limits.succeeded(moto_rows.tenant)
     assert int(moto_rows.item(f"B#{moto_rows.tenant}", "B")["failures"]["N"]) == 5
+
+
+def test_a_first_failure_does_not_hide_another(moto_rows: DynamoRows) -> None:
+    """Two processes that both found the breaker without a count: the later one counts on from the earlier."""
+    keys = StaticKeys("testing", "testing")
+    session = AwsSession(region=moto_rows.session.region, keys=keys)
+    other = DynamoLimits(session, table=moto_rows.ledger_table, clock=moto_rows.clock)
+    events = moto_rows.session.dynamodb().meta.events
+
+    def fail_first(**_: object) -> None:
+        events.unregister("before-call.dynamodb.PutItem", fail_first)
+        other.failed(moto_rows.tenant, reason="unreachable")
+
+    events.register("before-call.dynamodb.PutItem", fail_first)
+    _fail(moto_rows)
+    assert moto_rows.item(f"B#{moto_rows.tenant}", "B")["failures"] == {"N": "2"}
 
 
 def test_a_slot_that_cannot_be_settled_is_not_given(moto_rows: DynamoRows) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from eft.adapters.ownership import SingleRegionOwnership
-from eft.domain.names import PARTITIONS
+from eft.domain.names import PARTITIONS, RemotePath
 from eft.domain.ownership import Intent, Mode, Standing
+from eft.domain.transfer import Place, State, Transfer
 from eft.errors import LostOwnership, Transient
-from eft.ports import Ownership
+from eft.ports import Durability, Ownership, Remembered
 from tests.fakes import FakeOwnership
 
 REGION = "us-gov-east-1"
@@ -43,6 +46,18 @@ def test_an_intent_without_standing_is_fenced(ownership: Ownership) -> None:
         ownership.ack(INTENT.model_copy(update={"region_epoch": 0}))
     with pytest.raises(LostOwnership):
         ownership.abandon(INTENT.model_copy(update={"region_epoch": 0}))
+
+
+def test_a_region_alone_has_no_other_to_remember_for_it(ownership: Ownership) -> None:
+    """What is accepted is on record in one region, at its present region_epoch; no other knows of it, or forgets it."""
+    at = datetime(2025, 1, 6, tzinfo=UTC)
+    place = Place(endpoint="e", kind="s3", path=RemotePath("a"))
+    transfer = Transfer(id="t1", tenant="acme", partition=3, source=place, destination=place, created=at, since=at, state=State.SETTLED)
+    remembered = ownership.remember(transfer)
+    assert remembered == Remembered(durability=Durability.ONE, home=REGION, region_epoch=1)
+    assert ownership.known([transfer.id]) == set()
+    ownership.forget(transfer)
+    assert ownership.known([transfer.id]) == set()
 
 
 def test_the_fake_fences_and_cuts_off_as_two_regions_do() -> None:
