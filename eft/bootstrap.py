@@ -15,6 +15,7 @@ from eft.adapters.s3.connections import S3Connections, StagingBucket
 from eft.adapters.secrets import SecretsManager
 from eft.adapters.sftp.pool import SftpConnections
 from eft.adapters.stores import StoresByKind
+from eft.adapters.table import Link
 from eft.ports import Clock, Engine, Ownership, Peer
 from eft.regions.pair import RegionPair
 from eft.settings import Settings
@@ -24,13 +25,16 @@ LINK_TRIES = 2
 """Requests for one call over the link: who waits for the peer waits on its row, not in a worker."""
 
 
-def build_engine(settings: Settings) -> Engine:
-    """Returns the engine of one process. Nothing connects before it is used, so it may be built before or after a fork."""
+def build_engine(settings: Settings, *, remember: timedelta = timedelta(0)) -> Engine:
+    """Returns the engine of one process. Nothing connects before it is used, so it may be built before or after a fork.
+
+    `remember` is how long a worker trusts an endpoint and a closed breaker that it has just read; the API trusts neither.
+    """
     clock = SystemClock()
     session = AwsSession(region=settings.region, endpoint_url=settings.aws_endpoint)
     ledger_table, ownership_table = f"{settings.prefix}ledger", f"{settings.prefix}ownership"
     peer = _peer(settings, session, ledger_table=ledger_table, ownership_table=ownership_table, clock=clock)
-    limits = DynamoLimits(session, table=ledger_table, clock=clock)
+    limits = DynamoLimits(session, table=ledger_table, clock=clock, trust_closed=remember)
     secrets = SecretsManager(session, prefix=settings.prefix.rstrip("-"), clock=clock)
     staging = StagingBucket(
         bucket=settings.staging_bucket,
@@ -42,7 +46,7 @@ def build_engine(settings: Settings) -> Engine:
         clock=clock,
         ledger=DynamoLedger(session, table=ledger_table, clock=clock),
         limits=limits,
-        registry=DynamoRegistry(session, table=f"{settings.prefix}registry"),
+        registry=DynamoRegistry(session, table=f"{settings.prefix}registry", clock=clock, remember=remember),
         secrets=secrets,
         stores=StoresByKind(
             sftp=SftpConnections(limits, secrets, clock),
@@ -63,10 +67,11 @@ def _ownership(settings: Settings, peer: Peer | None) -> Ownership:
 def _peer(settings: Settings, session: AwsSession, *, ledger_table: str, ownership_table: str, clock: Clock) -> Peer | None:
     if settings.peer_region is None:
         return None
-    link = AwsSession(region=settings.peer_region, endpoint_url=settings.peer_endpoint, read_timeout=LINK_TIMEOUT, tries=LINK_TRIES)
+    there = AwsSession(region=settings.peer_region, endpoint_url=settings.peer_endpoint, read_timeout=LINK_TIMEOUT, tries=LINK_TRIES)
+    link = Link(clock)
     return Peer(
         region=settings.peer_region,
         own=DynamoOwnershipTable(session, table=ownership_table),
-        table=DynamoOwnershipTable(link, table=ownership_table, link=True),
-        ledger=DynamoLedger(link, table=ledger_table, clock=clock),
+        table=DynamoOwnershipTable(there, table=ownership_table, link=link),
+        ledger=DynamoLedger(there, table=ledger_table, clock=clock, link=link),
     )

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     """Live monitoring; without it everything works but Flower."""
 
-    part_size: int = Field(default=16 * MIB, ge=5 * MIB)
+    part_size: int = Field(default=8 * MIB, ge=5 * MIB)
     inline_size: int = 16 * MIB
     lane_width: int = Field(default=4, ge=1, le=64)
     lane_threshold: int = Field(default=4, ge=2)

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 LONGEST_DELAY = timedelta(minutes=15)
 """SQS's own limit (DelaySeconds); what waits longer belongs to the sweep."""
 AGAIN = timedelta(seconds=10)
+REMEMBER = timedelta(seconds=3)
+"""How long a worker trusts an endpoint that it has just read: a change by the API holds from then on."""
 
 
 def engine() -> Engine:
@@ -40,7 +42,7 @@ def engine() -> Engine:
 
 @cache
 def _engine_of(_pid: int) -> Engine:
-    return build_engine(SETTINGS)
+    return build_engine(SETTINGS, remember=REMEMBER)
 
 
 def carry(step: Step, ids: Sequence[str], part: int | None) -> None:

@@ -30,7 +30,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from eft.adapters.aws import AwsSession
-from eft.adapters.table import Row, Table, Value
+from eft.adapters.table import Link, Row, Table, Value
 from eft.domain.cursor import cursor_after, read_cursor
 from eft.domain.flow import Flow
 from eft.domain.instants import fire_time, instant, millis, sortable
@@ -55,8 +55,8 @@ _OWN_ATTRIBUTES: Final = frozenset({"format", "state", "fence", "claim_until", "
 class DynamoLedger:
     """`ports.Ledger` in a DynamoDB table with the indexes by_tenant, by_state, by_flow, by_flow_state and due."""
 
-    def __init__(self, session: AwsSession, *, table: str, clock: Clock) -> None:
-        self._table = Table(session, table, what="the ledger")
+    def __init__(self, session: AwsSession, *, table: str, clock: Clock, link: Link | None = None) -> None:
+        self._table = Table(session, table, what="the ledger" if link is None else "the peer region's ledger", link=link)
         self._clock = clock
 
     # -- transfers -----------------------------------------------------------------------------------------------------

@@ -26,11 +26,12 @@ ROUNDS: Final = 8
 class DynamoLimits:
     """`ports.Limits` in a DynamoDB table."""
 
-    def __init__(self, session: AwsSession, *, table: str, clock: Clock) -> None:
+    def __init__(self, session: AwsSession, *, table: str, clock: Clock, trust_closed: timedelta = timedelta(0)) -> None:
         self._table = Table(session, table, what="the ledger")
         self._clock = clock
-        self._closed: set[str] = set()
-        """Endpoints whose breaker was closed at this process's last look."""
+        self._closed: dict[str, float] = {}
+        """Endpoints whose breaker was closed at this process's last look, and when that was; trusted for `trust_closed`."""
+        self._trust_closed = trust_closed.total_seconds()
         self._lock = threading.Lock()
 
     def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> bool:
@@ -69,11 +70,14 @@ class DynamoLimits:
 
     def shut_until(self, endpoint: str) -> datetime | None:
         """One request while the breaker is closed or shut; two for the caller that probes."""
+        looked = self._clock.monotonic()
+        if looked - self._closed.get(endpoint, -self._trust_closed) < self._trust_closed:
+            return None
         for _ in range(ROUNDS):
             row = self._table.get(*_breaker_key(endpoint))
             if row is None:
                 with self._lock:
-                    self._closed.add(endpoint)
+                    self._closed[endpoint] = looked
                 return None
             breaker = _breaker(row)
             probing = breaker.probed(self._clock.now())
@@ -87,7 +91,7 @@ class DynamoLimits:
     def failed(self, endpoint: str, *, reason: str) -> None:
         """Two requests. A count lost because many others count at the same time is no loss."""
         with self._lock:
-            self._closed.discard(endpoint)
+            self._closed.pop(endpoint, None)
         for _ in range(ROUNDS):
             row = self._table.get(*_breaker_key(endpoint))
             breaker = (Breaker() if row is None else _breaker(row)).failed(self._clock.now())
@@ -98,7 +102,8 @@ class DynamoLimits:
         """No request where `shut_until` has just found the breaker closed; else one, and one more to close it."""
         with self._lock:
             if endpoint in self._closed:
-                self._closed.remove(endpoint)
+                if not self._trust_closed:
+                    del self._closed[endpoint]
                 return
         for _ in range(ROUNDS):
             row = self._table.get(*_breaker_key(endpoint))

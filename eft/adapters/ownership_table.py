@@ -16,10 +16,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from eft.adapters.aws import AwsSession
-from eft.adapters.table import Check, Row, Table
+from eft.adapters.table import Check, Link, Row, Table
 from eft.domain.names import partition_of_id
 from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Proposal
-from eft.errors import EftError, Permanent, Transient
+from eft.errors import Permanent
 from eft.ports import Lease
 
 FORMAT = 1
@@ -29,12 +29,11 @@ PROPOSALS_KEY = "PROPOSALS"
 
 
 class DynamoOwnershipTable:
-    """One region's table. With `link` True it is a peer's: whatever keeps us from it is `peer_unreachable`."""
+    """One region's table; a peer's, over a link: whatever keeps us from it is `peer_unreachable`."""
 
-    def __init__(self, session: AwsSession, *, table: str, link: bool = False) -> None:
-        self._table = Table(
-            session, table, what="the peer region's ownership table" if link else "the ownership table", translate=_link if link else None
-        )
+    def __init__(self, session: AwsSession, *, table: str, link: Link | None = None) -> None:
+        what = "the ownership table" if link is None else "the peer region's ownership table"
+        self._table = Table(session, table, what=what, link=link)
 
     def partitions(self) -> Sequence[Partition]:
         """One request, consistent."""
@@ -156,11 +155,6 @@ class DynamoOwnershipTable:
         """One request, consistent."""
         rows = self._table.query("#pk = :pk", values={":pk": LEASES_KEY})
         return {int(row["sk"]): Lease(owner=row["owner"], lease_epoch=row["lease_epoch"], rvn=row["rvn"]) for row in rows}
-
-
-def _link(error: EftError) -> EftError:
-    """Whatever is wrong on the way to the peer, nothing may be committed until it is right again."""
-    return Transient(f"the peer region cannot be reached: {error}", reason="peer_unreachable", counts=False)
 
 
 def _nn(number: int) -> str:

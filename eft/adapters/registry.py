@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Final, TypeVar
 
 from pydantic import TypeAdapter
@@ -21,11 +22,13 @@ from eft.domain.endpoint import Endpoint
 from eft.domain.flow import Flow, Manual
 from eft.domain.names import shard_of
 from eft.errors import Conflict, NotFound, Permanent
-from eft.ports import Page
+from eft.ports import Clock, Page
 
 REGISTRY_FORMAT: Final = 1
 SHARDS: Final = 4
 """Values of the index's partition key: all schedules are read in as many requests, one more per MB."""
+RECENT: Final = 1000
+"""Endpoints remembered at most."""
 T = TypeVar("T", Endpoint, Flow)
 _ENDPOINTS: Final[TypeAdapter[Endpoint]] = TypeAdapter(Endpoint)
 
@@ -36,8 +39,12 @@ class DynamoRegistry:
     Every call is one request, but for `scheduled_flows`.
     """
 
-    def __init__(self, session: AwsSession, *, table: str) -> None:
+    def __init__(self, session: AwsSession, *, table: str, clock: Clock | None = None, remember: timedelta = timedelta(0)) -> None:
         self._table = Table(session, table, what="the registry")
+        self._clock = clock
+        self._remember = remember.total_seconds()
+        """How long `endpoint` answers from memory: workers ask several times for each file."""
+        self._recent: dict[tuple[str, str], tuple[float, Endpoint]] = {}
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         """Our own row, met again after a lost answer, counts as added."""
@@ -48,8 +55,17 @@ class DynamoRegistry:
         self._change(_row(endpoint))
 
     def endpoint(self, tenant: str, endpoint_id: str) -> Endpoint:
-        """Read consistently."""
-        return _endpoint(self._get(tenant, f"E#{endpoint_id}", what=f"endpoint '{endpoint_id}'"))
+        """Read consistently, or remembered; a remembered one is at most `remember` old."""
+        key = (tenant, endpoint_id)
+        now = 0.0 if self._clock is None else self._clock.monotonic()
+        if self._remember and key in self._recent and now - self._recent[key][0] < self._remember:
+            return self._recent[key][1]
+        endpoint = _endpoint(self._get(tenant, f"E#{endpoint_id}", what=f"endpoint '{endpoint_id}'"))
+        if self._remember:
+            if len(self._recent) >= RECENT:
+                self._recent.clear()
+            self._recent[key] = (now, endpoint)
+        return endpoint
 
     def endpoints(self, tenant: str, *, limit: int = 50, cursor: str | None = None) -> Page[Endpoint]:
         """Read consistently."""

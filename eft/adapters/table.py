@@ -7,14 +7,17 @@ DynamoDB's list of reserved words.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast
 
 from botocore.exceptions import ClientError
 
 from eft.adapters.aws import AwsSession, code_of, translated
 from eft.errors import EftError, Transient
+from eft.ports import Clock
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -45,15 +48,58 @@ class Check(NamedTuple):
     values: Mapping[str, Value]
 
 
-class Table:
-    """One table, or a named thing that lives in one; `what` names it in errors."""
+class Link:
+    """The way to the other region's tables, shared by a process's threads. Thread-safe.
 
-    def __init__(self, session: AwsSession, name: str, *, what: str, translate: Callable[[EftError], EftError] | None = None) -> None:
+    Whatever keeps us from the peer is `peer_unreachable`. Once nothing has come back nobody waits on it for a while but one
+    caller at a time, who tries: a peer that swallows everything would else take all workers' time.
+    """
+
+    def __init__(self, clock: Clock, *, pause: timedelta = timedelta(seconds=3)) -> None:
+        self._clock = clock
+        self._pause = pause.total_seconds()
+        self._lock = threading.Lock()
+        self._shut_until: float | None = None
+
+    @contextmanager
+    def passing(self) -> Iterator[None]:
+        """Surrounds a request.
+
+        Raises:
+            Transient: `peer_unreachable`, at once where it was found so moments ago; it uses up no try.
+        """
+        self._refuse_shut()
+        try:
+            yield
+        except EftError as error:
+            if error.reason == "aws_unavailable":
+                with self._lock:
+                    self._shut_until = self._clock.monotonic() + self._pause
+            raise _unreachable(str(error)) from error
+        self._shut_until = None
+
+    def _refuse_shut(self) -> None:
+        with self._lock:
+            now = self._clock.monotonic()
+            if self._shut_until is None:
+                return
+            if now < self._shut_until:
+                raise _unreachable("it did not answer a moment ago")
+            self._shut_until = now + self._pause
+
+
+def _unreachable(why: str) -> Transient:
+    return Transient(f"the peer region cannot be reached: {why}", reason="peer_unreachable", counts=False)
+
+
+class Table:
+    """One table, or a named thing that lives in one; `what` names it in errors, `link` is the way to one of the other region's."""
+
+    def __init__(self, session: AwsSession, name: str, *, what: str, link: Link | None = None) -> None:
         self._session = session
         self._name = name
         self._what = what
-        self._translate = translate
-        """What a table behind a link makes of every error."""
+        self._link = link
 
     def get(self, pk: str, sk: str, *, consistent: bool = True) -> Row | None:
         """Returns a row, or None."""
@@ -173,13 +219,9 @@ class Table:
 
     @contextmanager
     def _translated(self) -> Iterator[DynamoDBClient]:
-        try:
-            with translated(self._what, session=self._session):
-                yield self._session.dynamodb()
-        except EftError as error:
-            if self._translate is None:
-                raise
-            raise self._translate(error) from error
+        way = nullcontext() if self._link is None else self._link.passing()
+        with way, translated(self._what, session=self._session):
+            yield self._session.dynamodb()
 
 
 def _named(

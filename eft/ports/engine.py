@@ -32,7 +32,7 @@ class Clock(Protocol):
 class Tuning:
     """Figures of the journey; settings fill them."""
 
-    part_size: int = 16 * MIB
+    part_size: int = 8 * MIB
     lane_width: int = 4
     """Lanes of one large file at once, where its destination allows parallel writers."""
     lane_threshold: int = 4

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import mmap
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import ClientError
 
@@ -18,8 +18,8 @@ from eft.ports import Bytes
 if TYPE_CHECKING:
     from eft.adapters.s3.sink import S3Sink
 
-IN_FLIGHT: Final = 2
-"""Parts being sent at a time; with the one being read, an upload holds at most three parts in memory."""
+IN_FLIGHT: Final = 1
+"""Parts being sent at a time, while the next one is read: two in memory, and one to send again after a crash."""
 
 
 class S3Uploading:
@@ -32,7 +32,7 @@ class S3Uploading:
         self._checksum = checksum
         self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="s3-part")
         self._under_way: set[Future[tuple[int, str]]] = set()
-        self._read: tuple[int, bytes, int] | None = None
+        self._read: tuple[int, _Body, int] | None = None
         """The part read last. It is sent from the next call on: by then what this one returned is on record, so that a crash
         never costs more parts than are sent at a time."""
 
@@ -44,15 +44,14 @@ class S3Uploading:
             Permanent: `token_gone`; and whatever befell a part sent before.
         """
         self._send_read()
-        body = io.BytesIO()
+        body = _Body(part.size)
         crc = 0
         for chunk in chunks:
-            body.write(chunk)
+            body.add(chunk)
             crc = crc64nvme(chunk, crc)
-        if body.tell() != part.size:
-            raise Transient(f"part {part.number} came with {body.tell()} bytes instead of {part.size}", reason="size_differs")
-        # getvalue() of a buffer that nothing else refers to copies nothing.
-        self._read = (part.number, body.getvalue(), crc)
+        if body.filled != part.size:
+            raise Transient(f"part {part.number} came with {body.filled} bytes instead of {part.size}", reason="size_differs")
+        self._read = (part.number, body, crc)
         return self._wait(at_most=IN_FLIGHT - 1)
 
     def finish(self) -> list[tuple[int, str | None]]:
@@ -79,7 +78,7 @@ class S3Uploading:
                 return sorted(durable, key=lambda pair: pair[0])
             wait(self._under_way, return_when=FIRST_COMPLETED)
 
-    def _send(self, number: int, body: bytes, crc: int) -> tuple[int, str]:
+    def _send(self, number: int, body: _Body, crc: int) -> tuple[int, str]:
         checksum: dict[str, Any] = {"ChecksumCRC64NVME": crc64nvme_base64(crc)} if self._checksum else {}
         with self._sink.translated():
             try:
@@ -88,7 +87,7 @@ class S3Uploading:
                     Key=self._sink.key(self._path),
                     UploadId=self._token,
                     PartNumber=number,
-                    Body=body,
+                    Body=cast("IO[bytes]", body.content),
                     **checksum,
                 )
             except ClientError as error:
@@ -98,6 +97,21 @@ class S3Uploading:
                     raise Transient(f"part {number} arrived with other bytes than were sent", reason="part_damaged") from error
                 raise
         return number, answer["ETag"].strip('"')
+
+
+class _Body:
+    """A part's bytes, mapped from the system and given back to it as a whole: what malloc is given back, it keeps for the next."""
+
+    def __init__(self, size: int) -> None:
+        self.content: mmap.mmap | bytes = mmap.mmap(-1, size) if size else b""
+        self.filled = 0
+        """Bytes that came; beyond the size they are counted, not kept."""
+
+    def add(self, chunk: Bytes) -> None:
+        """Takes the next bytes."""
+        begun, self.filled = self.filled, self.filled + len(chunk)
+        if isinstance(self.content, mmap.mmap) and self.filled <= len(self.content):
+            self.content[begun : self.filled] = chunk
 
 
 def token_gone(path: str) -> Permanent:
