@@ -8,6 +8,9 @@ ministack 1.5.33 and each proved by tests/local/test_s3_semantics.py:
 - CRC64NVME and CRC32C are computed byte by byte in Python, at about 10 MB/s.
 - Object and part bodies are held in memory: here larger ones lie in unlinked files and are mapped.
 - CopyObject ignores If-None-Match.
+
+Added: the replica of an object keeps the version id and etag of its source, as S3's replication has it (Amazon S3 User Guide,
+"What does Amazon S3 replicate?"); the stand-in that replicates (replicate.py) names them in the object's metadata.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ SPILLED_FROM = 1 << 16
 PARTIAL_CONTENT = 206
 OK = 200
 FULL_OBJECT = "FULL_OBJECT"
+REPLICA_VERSION = "eft-replica-version"
+REPLICA_ETAG = "eft-replica-etag"
 REPAIRED = (
     "_check_put_preconditions",
     "_complete_multipart_upload",
@@ -175,10 +180,18 @@ class Repairs:
         return base64.b64encode(crc.to_bytes(8, "big")).decode()
 
     def record_object_version(self, bucket: str, key: str, prior: dict[str, Any] | None, stored: dict[str, Any], body: Body) -> str | None:
-        """Keeps the object's body in a file, shared by the object and its version."""
+        """Keeps the object's body in a file, shared by the object and its version; a replica has its source's version id."""
         if stored.get("body") is not None:
             body = stored["body"] = spilled(body)
-        return cast("str | None", self.original["_record_object_version"](bucket, key, prior, stored, body))
+        metadata: dict[str, str] = stored.get("metadata") or {}
+        source, etag = metadata.pop(REPLICA_VERSION, None), metadata.pop(REPLICA_ETAG, None)
+        if etag is not None:
+            stored["etag"] = f'"{etag}"'
+        version = cast("str | None", self.original["_record_object_version"](bucket, key, prior, stored, body))
+        if version is None or source is None:
+            return version
+        self.s3["_object_versions"][bucket, key][-1]["version_id"] = stored["version_id"] = source
+        return source
 
 
 def spilled(body: Body) -> Body:

@@ -18,7 +18,7 @@ from typing import Final, Literal, Self
 
 import httpx
 
-from deploy.entrypoint import COMMANDS
+from deploy.entrypoint import ALLOCATOR, COMMANDS
 from deploy.local import places
 from deploy.local.customer import Customer
 from deploy.local.identity import Identity, create_identity, issue
@@ -145,14 +145,17 @@ class LocalStack:
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    def start(self, told: Callable[[str], object] = lambda _: None) -> Self:
+    def start(self, told: Callable[[str], object] = lambda _: None, *, provisioned: Callable[[], object] = lambda: None) -> Self:
         """Returns itself once everything serves; `told` hears of each thing that does.
+
+        `provisioned` is called when the tables are there and nothing works on them yet.
 
         Raises:
             StartFailed: something did not; what had been started is stopped.
         """
         try:
             self._start_stand_ins(told)
+            provisioned()
             self._start_engine(told)
         except BaseException:
             self.stop()
@@ -209,14 +212,14 @@ class LocalStack:
         """Returns a bearer token of a tenant."""
         return issue(self.identity, tenant, scopes, lifetime)
 
-    def client(self, tenant: str) -> httpx.Client:
+    def client(self, tenant: str, *, scopes: Iterable[str] = SCOPES) -> httpx.Client:
         """Returns an HTTP client of the API with a tenant's token; paths begin with `/v1`."""
-        headers = {"Authorization": f"Bearer {self.token(tenant)}"}
+        headers = {"Authorization": f"Bearer {self.token(tenant, scopes=scopes)}"}
         return httpx.Client(base_url=self.api_url, headers=headers, timeout=60, trust_env=False)
 
-    def customer(self, tenant: str) -> Customer:
+    def customer(self, tenant: str, *, scopes: Iterable[str] = SCOPES) -> Customer:
         """Returns a tenant's view through the REST API."""
-        return Customer(tenant, self.client(tenant))
+        return Customer(tenant, self.client(tenant, scopes=scopes))
 
     def account(self, name: str) -> SftpAccount:
         """Returns a new account with a key on the SFTP server: sshd, or its stand-in where the machine has none."""
@@ -235,6 +238,7 @@ class LocalStack:
         queue = self.resources.queue_urls["upkeep"]
         return (
             passed_on()
+            | ALLOCATOR
             | self.aws.environment
             | {
                 "PYTHONUNBUFFERED": "1",
