@@ -25,6 +25,10 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The module and arguments that Python runs, by role."""
 
+ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072"}
+"""glibc keeps an arena per thread and grows this threshold as large blocks are freed, and so holds on to some 50 MiB of what a
+worker has moved (mallopt(3))."""
+
 PROBE_SECONDS: Final = 4.0
 SILENT_SECONDS: Final = 60.0
 """A worker that has not heard from one of its queues for so long is not well. It rides through shorter failures of SQS by itself."""
@@ -38,6 +42,8 @@ def main(arguments: Sequence[str]) -> int:
         case ["probe", role] if role in COMMANDS:
             return 0 if well(role, Settings()) else 1
         case [role, *more] if role in COMMANDS:
+            for name, value in ALLOCATOR.items():
+                os.environ.setdefault(name, value)
             os.execv(sys.executable, [sys.executable, "-m", *COMMANDS[role], *more])  # noqa: S606 - a list, no shell
         case _:
             sys.stderr.write(f"name a role: {', '.join(COMMANDS)}; or probe and a role\n")
