@@ -28,6 +28,7 @@ from deploy.local.stack import LocalStack, Pool
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
 
 PATIENCE: Final = timedelta(seconds=120)
 """For what must come; no test is decided by a time near it."""
@@ -40,6 +41,15 @@ def eventually(what: Callable[[], object], limit: timedelta = PATIENCE) -> None:
     while not what():
         assert time.monotonic() < until, f"did not come true within {limit.total_seconds():g} s"
         time.sleep(0.05)
+
+
+def waiting(stack: LocalStack, queue: str | None = None) -> int:
+    """Returns how many messages a queue, or all of them, hold: visible, held by a worker or delayed."""
+    sqs: SQSClient = stack.aws.client("sqs")
+    names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
+    urls = [queue] if queue else stack.resources.queue_urls.values()
+    found = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names))["Attributes"] for url in urls]
+    return sum(int(attributes[name]) for attributes in found for name in names)
 
 
 class Crew:

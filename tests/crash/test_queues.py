@@ -14,7 +14,7 @@ from deploy.local.customer import JsonObject
 from deploy.local.samples import KIB, many
 from deploy.local.stack import FLOWER_USER, LocalStack
 from tests.faultproxy import ALL, FaultProxy
-from tests.running import PATIENCE, Crew, Place, Shop, eventually
+from tests.running import PATIENCE, Crew, Place, Shop, eventually, waiting
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -66,7 +66,7 @@ def test_one_message_delivered_ten_times(shop: Shop, crew: Crew, sqs: "SQSClient
     crew.hire("worker-1", "worker-2", concurrency=5)
     for transfer, target in zip(transfers, targets, strict=True):
         shop.customer.rested(transfer, limit=PATIENCE)
-        eventually(lambda: _depth(sqs, queue) == 0)
+        eventually(lambda: waiting(shop.stack, queue) == 0)
         seen = shop.customer.transfer(transfer)
         assert Counter(event["state"] for event in seen["timeline"]) == dict.fromkeys(
             ("accepted", "delivering", "committing", "delivered", "settled"), 1
@@ -141,16 +141,10 @@ def test_broken_messages_end_as_dead_letters(shop: Shop, sqs: "SQSClient") -> No
         seen = shop.customer.rested(transfer, limit=PATIENCE)
         found = target.findings(expected, [seen])
         assert found.clean, str(found)
-        eventually(lambda: _depth(sqs, dead) == 4)
-        assert _depth(sqs, queue) == 0
+        eventually(lambda: waiting(shop.stack, dead) == 4)
+        assert waiting(shop.stack, queue) == 0
     finally:
         sqs.set_queue_attributes(QueueUrl=queue, Attributes={"RedrivePolicy": json.dumps(policy)})
-
-
-def _depth(sqs: "SQSClient", queue: str) -> int:
-    names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-    found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=list(names))["Attributes"]
-    return sum(int(found[name]) for name in names)
 
 
 def _seen_by(flower: httpx.Client) -> set[str]:

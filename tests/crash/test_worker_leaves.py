@@ -17,8 +17,8 @@ LARGE = 256 * MIB
 PART = 8 * MIB
 PARTS = LARGE // PART
 SETTINGS = {"EFT_PART_SIZE": str(PART)}
-SLOTS = 4 * 2
-"""The victim's four threads each have two parts on their way to S3 at most."""
+SLOTS = 4
+"""The victim's threads; each has one part on its way."""
 DONE = 12
 
 
