@@ -9,7 +9,7 @@ from eft.domain.fingerprint import RemoteFile
 from eft.domain.flow import Flow, Policy
 from eft.domain.names import RemotePath, destination_name, join, partition_of, remote_path, transfer_id
 from eft.domain.transfer import Event, Place, State, Transfer
-from eft.errors import Conflict, Permanent, Transient
+from eft.errors import Conflict, NotFound, Permanent, Transient
 from eft.journey.messages import Message, next_message
 from eft.ports import Durability, Engine
 
@@ -87,9 +87,20 @@ def put_on_record(engine: Engine, transfer: Transfer) -> tuple[Transfer, Transfe
         msg = "the other region cannot be reached, and this transfer is to be accepted by both; send it again"
         raise Transient(msg, reason="peer_unreachable")
     transfer = transfer.with_(durability=remembered.durability.value, region_epoch=remembered.region_epoch)
+    journalled = None if remembered.existing is None else remembered.existing.with_(elsewhere=remembered.home)
     if remembered.home != engine.ownership.region:
-        return transfer.with_(elsewhere=remembered.home), remembered.existing
+        return transfer.with_(elsewhere=remembered.home), journalled
+    if journalled is not None:
+        return transfer, _row_or_journalled(engine, journalled)
     return transfer, engine.ledger.create(transfer)
+
+
+def _row_or_journalled(engine: Engine, journalled: Transfer) -> Transfer:
+    """Returns the row of a transfer that was on record before; as it was journalled, where this region has none (yet)."""
+    try:
+        return engine.ledger.load(journalled.id)
+    except NotFound:
+        return journalled
 
 
 def found_transfer(engine: Engine, flow: Flow, file: RemoteFile, *, source: Endpoint, destination: Endpoint) -> Transfer:

@@ -54,9 +54,10 @@ def advance(engine: Engine, transfer_id: str, piece: Slice) -> list[Message]:
 
 
 def _in_our_era(engine: Engine, transfer: Transfer) -> bool:
-    """Returns whether this region is the partition's home, under the region_epoch that the row was written for."""
+    """Returns whether this region is the partition's home, under the region_epoch that the row was written for, and begins what is new."""
+    begins = transfer.state in {State.ACCEPTED, State.STAGED}
     try:
-        return engine.ownership.standing(transfer.partition).region_epoch == transfer.region_epoch
+        return engine.ownership.standing(transfer.partition, begin=begins).region_epoch == transfer.region_epoch
     except LostOwnership:
         return False
 

@@ -50,6 +50,7 @@ def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *,
     elif decision is Decision.ABANDON:
         work.save(transfer.to(State.CANCELLED, now=work.now(), reason=reason, by=by, error=why))
         release_paths(engine, transfer, delivered=False)
+        engine.ownership.forget(work.transfer)
     else:
         again = State.ACCEPTED if transfer.staged is None else State.STAGED
         work.save(transfer.with_(commit=None, upload=None).to(again, now=work.now(), reason=reason, by=by, error=why))

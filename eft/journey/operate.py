@@ -51,6 +51,7 @@ def cancel(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
     work.save(transfer.to(State.CANCELLED, now=work.now(), reason="cancelled", by=by))
     release_paths(engine, transfer, delivered=False)
     _remove_uploads(engine, transfer)
+    engine.ownership.forget(work.transfer)
     return work.transfer
 
 

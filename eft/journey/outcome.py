@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from eft.domain.transfer import MOVES, State, Transfer
 from eft.errors import EftError, LostOwnership, SliceOver, Transient, Undecidable
@@ -18,11 +19,16 @@ ABANDONING = frozenset({"token_gone", "size_differs", "checksum_mismatch", "sour
 
 
 def after_error(work: Work, error: Exception) -> list[Message]:
-    """Writes what an error means onto the row and returns what goes on with the transfer; nothing if another worker has it now."""
+    """Writes what an error means onto the row and returns what goes on with the transfer; nothing if another has it now.
+
+    A claim that is still ours, because the partition drains or has another home, is given back: a switch need not wait until it ends.
+    """
     try:
         return _decide(work, error)
     except LostOwnership:
-        log.info("lost to another worker", extra={"transfer": work.transfer.id})
+        log.info("lost to another worker or region", extra={"transfer": work.transfer.id})
+        with suppress(EftError):
+            work.give_back()
         return []
 
 

@@ -137,7 +137,7 @@ class Remembered:
     """The region that creates its row and carries it out."""
     region_epoch: int = 0
     existing: Transfer | None = None
-    """The transfer that was on record before, where the peer is home."""
+    """The transfer as this region's journal had it before."""
 
 
 class Durability(StrEnum):

@@ -46,9 +46,10 @@ class RegionPair:
         self._write(intent.model_copy(update={"abandoned": True}))
 
     def remember(self, transfer: Transfer, *, demand_both: bool = False) -> Remembered:
-        """One read; one write at the peer, and one in the own journal where the peer is home.
+        """Two reads and a write at the peer where this region is home; else a read, and a write in each journal.
 
-        A peer that cannot be reached costs durability, not acceptance.
+        A peer that cannot be reached costs durability, not acceptance. What the own journal has was accepted before, in either
+        region: the home makes its row of that entry (adoption), never a second one.
         """
         row = self._own.partition(transfer.partition)
         entry = JournalEntry(partition=transfer.partition, transfer=transfer.id, row=transfer.model_dump_json(exclude_defaults=True))
@@ -59,8 +60,9 @@ class RegionPair:
             log.warning("on record in one region only", extra={"transfer": transfer.id, "reason": error.reason})
             durability = Durability.ONE
         if row.home == self.region:
-            return Remembered(durability=durability, home=row.home, region_epoch=row.region_epoch)
-        before = None if demand_both and durability is Durability.ONE else self._own.journal(entry)
+            before = self._own.journal_entry(transfer.id)
+        else:
+            before = None if demand_both and durability is Durability.ONE else self._own.journal(entry)
         existing = None if before is None else Transfer.model_validate_json(before.row)
         return Remembered(durability=durability, home=row.home, region_epoch=row.region_epoch, existing=existing)
 

@@ -11,7 +11,9 @@ from eft.domain.ownership import Mode, Phase
 from eft.domain.transfer import State, Transfer
 from eft.errors import LostOwnership, Permanent, Transient
 from eft.journey.accept import Submission, accept, first_message
+from eft.journey.held import Decision, decide
 from eft.journey.messages import Message
+from eft.journey.operate import cancel
 from eft.regions.adoption import adopt
 from eft.regions.switch import Order, drain, hand_over, promote, rejoin, solo, undrain, will_be_held
 from tests.crashes import watch
@@ -323,3 +325,73 @@ def test_the_same_request_in_both_regions_is_one_transfer(pair: Pair) -> None:
     home.queue.append(message)
     home.drain()
     assert home.server("sftp-b").appeared["in/a.bin"] == 1
+
+
+def test_a_request_repeated_after_a_promotion_is_the_transfer_that_the_old_home_had(pair: Pair) -> None:
+    """The new home neither makes a second row of it nor delivers it again: its journal and the acked intent know it."""
+    number, home, other = home_of(pair, "sftp-b")
+    request = Submission(
+        tenant=TENANT,
+        source_endpoint="s3-a",
+        source_path="in/a.bin",
+        destination_endpoint="sftp-b",
+        destination_path="out/a.bin",
+        idempotency_key="k",
+        request_hash="1",
+    )
+    first = accept(home.engine, request)
+    home.queue += [first_message(first)]
+    forget = pair.tables[other.engine.ownership.region].close_journal
+    pair.tables[other.engine.ownership.region].close_journal = lambda _: None  # type: ignore[method-assign]
+    home.drain()
+    pair.tables[other.engine.ownership.region].close_journal = forget  # type: ignore[method-assign]
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    again = accept(other.engine, request)
+    assert (again.id, again.next_step, other.ledger.rows()) == (first.id, None, [])
+    assert at_rest(pair, other, again).state is State.SETTLED
+    assert home.server("sftp-b").appeared["out/a.bin"] == 1
+    assert accept(other.engine, request).receipt is not None
+
+
+def test_what_was_cancelled_is_not_delivered_after_a_promotion(pair: Pair) -> None:
+    """A customer's cancel closes the journals, so that no new home takes the transfer up again."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    cancel(home.engine, TENANT, transfer.id, "ada")
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    assert list(adopt(other.engine, number)) == []
+    assert other.ledger.rows() == []
+
+
+def test_what_an_operator_abandoned_is_not_delivered_after_a_promotion(pair: Pair) -> None:
+    """A held transfer that was given up is closed in both journals."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    server = home.server("sftp-b")
+
+    def lose_it(label: str) -> None:
+        if label == "sftp-b.commit:before":
+            server.files.clear()
+
+    watch_region(home, lose_it)
+    home.drain()
+    assert home.ledger.load(transfer.id).state is State.HELD
+    decide(home.engine, TENANT, transfer.id, Decision.ABANDON, by="op", why="not wanted")
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    assert list(adopt(other.engine, number)) == []
+
+
+def test_a_draining_partition_gives_its_claims_back(pair: Pair) -> None:
+    """A worker that meets the drain in the middle of its work lets the transfer go, so that the hand-over need not wait for the lease."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+
+    def drain_now(label: str) -> None:
+        if label == "ledger.claim:after" and pair.tables[home.engine.ownership.region].partition(number).phase is Phase.ACTIVE:
+            drain(home.engine, number, ORDER)
+
+    watch_region(home, drain_now)
+    home.drain()
+    assert home.ledger.load(transfer.id).claim_until is None
+    assert hand_over(home.engine, number, ORDER).home == other.engine.ownership.region
+    assert at_rest(pair, other, transfer).state is State.SETTLED
