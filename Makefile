@@ -31,7 +31,11 @@ up: setup ## Start everything and keep it until Ctrl-C
 
 .PHONY: test
 test: check ## Run the checks and every test, with branch coverage (threshold: pyproject.toml)
-	$(BIN)/pytest --cov --cov-report=term $(PYTEST)
+	$(BIN)/pytest --numprocesses=2 --dist=loadgroup -m "not slow" --cov --cov-report=term $(PYTEST)
+
+.PHONY: test-slow
+test-slow: setup ## Run the tests that take minutes each: large files, long outages
+	$(BIN)/pytest -m slow $(PYTEST)
 
 .PHONY: test-fast
 test-fast: setup ## Run the unit tests: no sockets, no processes

@@ -24,6 +24,7 @@ from api.schemas import (
 )
 from eft.domain.ownership import Partition, Proposal
 from eft.errors import EftError, NotFound, Permanent
+from eft.journey.reconcile import Reconciliation, reconcile
 from eft.ports import OwnershipTable
 from eft.regions import switch
 
@@ -44,6 +45,13 @@ def listing() -> PartitionPage:
         link=peer is not None,
         items=tuple(_shown(row, None if peer is None else peer.get(row.number)) for row in _own().partitions()),
     )
+
+
+@partitions.get("/reconciliation")
+@operation(summary="Reconcile this region", scope=Scope.OPERATOR, answer=Reconciliation)
+def reconciliation() -> Reconciliation:
+    """Looks for what must not be: counts that do not add up, rows that stand still, reservations without a transfer. It changes nothing."""
+    return reconcile(engine())
 
 
 @partitions.get("/<id:number>/preview")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eft.journey import upkeep
+from eft.journey.reconcile import reconcile as reconcile_rows
 from eft.regions.adoption import adopt as adopt_journals
 from eft.regions.switch import return_strays
 from tasks.app import app
@@ -19,6 +20,12 @@ def adopt() -> None:
                 forward(list(adopt_journals(ports, partition.number)))
             else:
                 return_strays(ports, partition.number)
+
+
+@app.task(name="eft.reconcile")
+def reconcile() -> None:
+    """Looks for what must not be, and logs it."""
+    reconcile_rows(engine())
 
 
 @app.task(name="eft.expire_staging")

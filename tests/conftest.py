@@ -7,7 +7,9 @@ import pytest
 
 TESTS: Final = Path(__file__).parent
 MARKED: Final = frozenset({"contract", "crash", "e2e"})
-SPEAKS: Final = MARKED | {"local", "simulation", "tasks"}
+SPEAKS: Final = MARKED | {"drill", "killpoints", "local", "simulation", "soak", "tasks"}
+STACK: Final = frozenset({"crash", "drill", "e2e", "killpoints", "soak"})
+"""Folders whose tests start the whole stack, or load the machine: they run one after the other."""
 
 pytest_plugins = ["tests.servers", "tests.running"]
 
@@ -22,3 +24,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(folder)
         if folder in SPEAKS:
             item.add_marker(pytest.mark.enable_socket)
+        # Under xdist one process has the whole stack, and each file's servers start once.
+        item.add_marker(pytest.mark.xdist_group("stack" if folder in STACK else str(item.path)))

@@ -245,6 +245,16 @@ class FakeLedger(_Fake):
                 while len(held.delivered) > DELIVERIES_KEPT:
                     held.delivered.pop(next(iter(held.delivered)))
 
+    def reservations(self, partition: int) -> Iterator[tuple[str, str, str]]:
+        with self._called("reservations"):
+            held = [(endpoint, path, one.holder) for (endpoint, path), one in self._paths.items() if one.holder is not None]
+        yield from [one for one in held if int(one[2][:2], 16) == partition]
+
+    def count(self, tenant: str, *, since: datetime, state: State | None = None) -> int:
+        with self._called("count"):
+            rows = [row.transfer for row in self._rows.values() if row.transfer.tenant == tenant and row.transfer.created >= since]
+            return sum(state in {None, one.state} for one in rows)
+
     def due(self, partition: int, *, before: datetime, limit: int = 100) -> Sequence[Due]:
         with self._called("due"):
             found = [
@@ -416,6 +426,10 @@ class FakeRegistry(_Fake):
     def remove_flow(self, tenant: str, flow_id: str, *, revision: int) -> None:
         with self._called("remove_flow"):
             _remove(self._flows, (tenant, flow_id), revision=revision)
+
+    def tenants(self) -> Sequence[str]:
+        with self._called("tenants"):
+            return sorted({tenant for tenant, _ in {*self._endpoints, *self._flows}})
 
     def scheduled_flows(self) -> Iterator[Flow]:
         with self._called("scheduled_flows"):

@@ -12,6 +12,7 @@ An intent and the partition that allows it must agree: the one transaction here.
 
 from __future__ import annotations
 
+import uuid
 import zlib
 from collections.abc import Iterator, Sequence
 
@@ -94,9 +95,10 @@ class DynamoOwnershipTable:
         yield from map(_intent, self._table.query("#pk = :pk", values={":pk": _pk("I", partition)}))
 
     def journal(self, entry: JournalEntry) -> JournalEntry | None:
-        """One request. An entry like ours counts as written."""
-        done, stands = self._table.put(_entry_row(entry), condition="attribute_not_exists(#pk)")
-        return None if done or stands is None else _entry(stands)
+        """One request. Our own entry, met again after a lost answer, counts as written."""
+        nonce = uuid.uuid4().hex
+        done, stands = self._table.put(_entry_row(entry) | {"written_by": nonce}, condition="attribute_not_exists(#pk)")
+        return None if done or stands is None or stands.get("written_by") == nonce else _entry(stands)
 
     def close_journal(self, transfer: str) -> None:
         """One request."""
@@ -130,15 +132,15 @@ class DynamoOwnershipTable:
         return None if row is None else Proposal.model_validate_json(row["body"])
 
     def lease(self, number: int, *, owner: str, seen: Lease | None) -> Lease | None:
-        """One request."""
+        """One request. Our own taking, met again after a lost answer, counts: an owner is one process."""
         new = Lease(owner=owner, lease_epoch=1 if seen is None else seen.lease_epoch + 1, rvn=1 if seen is None else seen.rvn + 1)
         row: Row = {"pk": LEASES_KEY, "sk": _nn(number), "owner": owner, "lease_epoch": new.lease_epoch, "rvn": new.rvn}
         if seen is None:
-            done, _ = self._table.put(row, condition="attribute_not_exists(#pk)")
+            done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
         else:
             values: Row = {":owner": seen.owner, ":epoch": seen.lease_epoch, ":rvn": seen.rvn}
-            done, _ = self._table.put(row, condition="#owner = :owner AND #lease_epoch = :epoch AND #rvn = :rvn", values=values)
-        return new if done else None
+            done, stands = self._table.put(row, condition="#owner = :owner AND #lease_epoch = :epoch AND #rvn = :rvn", values=values)
+        return new if done or stands == row else None
 
     def renew_lease(self, number: int, *, owner: str, lease_epoch: int) -> bool:
         """One request; on (owner, lease_epoch), so that a lost answer is no lost lease."""

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final, TypeVar
 
@@ -94,6 +94,10 @@ class DynamoRegistry:
     def remove_flow(self, tenant: str, flow_id: str, *, revision: int) -> None:
         """A removal repeated after a lost answer finds nothing and says so."""
         self._remove(tenant, f"F#{flow_id}", revision=revision)
+
+    def tenants(self) -> Sequence[str]:
+        """A scan: once an hour, over a table of endpoints and flows."""
+        return sorted({row["pk"].removeprefix("N#") for row in self._table.scan_keys()})
 
     def scheduled_flows(self) -> Iterator[Flow]:
         """Four requests, one more per MB, to an index that lags by moments."""

@@ -198,6 +198,29 @@ class Table:
                 return Outcome(done=False, row=_from_item(stands) if stands else None)
         return Outcome(done=True, row=_from_item(answer["Attributes"]) if "Attributes" in answer else None)
 
+    def count(self, condition: str, *, values: Mapping[str, Value], index: str) -> int:
+        """Returns how many rows a query on an index finds; one request per MB of them."""
+        call: Any = _named({"KeyConditionExpression": condition}, values=values) | {"IndexName": index, "Select": "COUNT"}
+        found = 0
+        while True:
+            with self._translated() as client:
+                answer = client.query(TableName=self._name, **call)
+            found += answer["Count"]
+            if "LastEvaluatedKey" not in answer:
+                return found
+            call["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def scan_keys(self) -> Iterator[Row]:
+        """Yields the keys of a whole table: for small ones, and for what is done once an hour. One request per MB of rows."""
+        call: Any = _named({"ProjectionExpression": "#pk, #sk"})
+        while True:
+            with self._translated() as client:
+                answer = client.scan(TableName=self._name, **call)
+            yield from map(_from_item, answer["Items"])
+            if "LastEvaluatedKey" not in answer:
+                return
+            call["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
     def existing(self, keys: Sequence[tuple[str, str]]) -> set[str]:
         """Returns the sort keys of those rows that exist, for keys whose sort keys differ; not read consistently."""
         return {row["sk"] for row in self._get_all(keys, only="sk")}

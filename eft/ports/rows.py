@@ -113,6 +113,12 @@ class Ledger(Protocol):
     def release(self, *, endpoint: str, path: RemotePath, transfer: str, delivered: bool) -> None:
         """Ends a reservation IF it is this transfer's; `delivered` keeps its order for later comparisons. Nothing happens if it is not."""
 
+    def reservations(self, partition: int) -> Iterator[tuple[str, str, str]]:
+        """Yields (endpoint, path, transfer) of the paths that a partition's transfers hold now."""
+
+    def count(self, tenant: str, *, since: datetime, state: State | None = None) -> int:
+        """Returns how many of a tenant's transfers accepted since a time there are, or are in a state."""
+
     def due(self, partition: int, *, before: datetime, limit: int = 100) -> Sequence[Due]:
         """Returns what stands still in a partition, oldest first."""
 
@@ -212,6 +218,9 @@ class Registry(Protocol):
         Raises:
             Conflict: `revision_differs`.
         """
+
+    def tenants(self) -> Sequence[str]:
+        """Returns every tenant that has an endpoint or a flow."""
 
     def scheduled_flows(self) -> Iterator[Flow]:
         """Yields every tenant's enabled flows that have a schedule."""

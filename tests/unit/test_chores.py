@@ -8,6 +8,7 @@ from beat_schedules.fires import due_fires
 from eft.domain.flow import Flow, Interval
 from eft.domain.transfer import State, Step
 from eft.errors import Transient
+from eft.journey.reconcile import reconcile
 from eft.journey.upkeep import abort_stale_uploads, expire_staging
 from eft.regions.chores import LEASE, Chores
 from tests.fake_regions import Pair
@@ -133,3 +134,31 @@ def test_a_renewal_that_fails_ends_at_two_thirds() -> None:
     assert list(first.mine()) == []
     table.renew_lease = kept  # type: ignore[method-assign]
     assert first.mine()
+
+
+def test_a_sound_region_reconciles_clean() -> None:
+    """Transfers in every state add up, and nothing is found."""
+    world = World()
+    world.server("s3-a").put("in/a.bin", b"x")
+    world.until_rest(world.submit("s3-a", "sftp-b"))
+    world.until_rest(world.submit("s3-a", "sftp-b", path="in/none.bin"))
+    world.submit("s3-a", "sftp-b", to="out/c.bin")
+    found = reconcile(world.engine)
+    assert found.clean
+    assert (found.accepted, found.by_state[State.SETTLED], found.by_state[State.DEAD]) == (3, 1, 1)
+
+
+def test_reconciliation_finds_what_must_not_be() -> None:
+    """A row that no sweep moved, a commit older than its bound, and a path that a settled transfer still holds."""
+    world = World()
+    world.server("s3-a").put("in/a.bin", b"x")
+    done = world.until_rest(world.submit("s3-a", "sftp-b"))
+    world.ledger.reserve(endpoint="sftp-b", path=done.destination.path, transfer=done.id, source="s", order=0)
+    world.ownership.trip("ack", Transient("the peer is gone", reason="peer_unreachable", counts=False), times=99)
+    stuck = world.submit("s3-a", "sftp-b", to="out/b.bin")
+    world.deliver_message(world.queue.popleft())
+    world.clock.advance(timedelta(hours=2))
+    found = reconcile(world.engine)
+    assert not found.clean
+    assert found.orphan_reservations == ("sftp-b/out/a.bin",)
+    assert found.overdue == found.committing_late == (stuck.id,)

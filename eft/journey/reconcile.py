@@ -1,0 +1,105 @@
+"""Reconcile: an hourly look for what must not be. It changes nothing; what it finds is logged, counted and shown to operators."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from eft.domain.endpoint import Frozen
+from eft.domain.transfer import RESTING, State, Transfer
+from eft.errors import NotFound
+from eft.ports import Engine
+
+log = logging.getLogger(__name__)
+
+COMMITTING_BOUND = timedelta(minutes=15)
+OVERDUE_STALLS = 10
+"""Stall times past its due time after which a row stands still for no visible reason."""
+WINDOW = timedelta(hours=24)
+SHOWN = 20
+
+
+class Reconciliation(Frozen):
+    """What a reconciliation found; ids are the first few of each kind."""
+
+    at: datetime
+    accepted: int
+    """Transfers accepted within the window."""
+    by_state: dict[State, int]
+    """The same transfers by state; their sum is `accepted` unless one is in no state or two."""
+    overdue: tuple[str, ...] = ()
+    """Rows that the sweep should have moved long ago."""
+    committing_late: tuple[str, ...] = ()
+    """Committing rows older than their bound: the peer or the destination does not answer."""
+    orphan_reservations: tuple[str, ...] = ()
+    """`<endpoint>/<path>` reserved by a transfer that is no longer live."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was found."""
+        found = self.overdue or self.committing_late or self.orphan_reservations
+        return not found and sum(self.by_state.values()) == self.accepted
+
+
+def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconciliation:
+    """Looks through this region's rows: counts of the window per tenant, and the unsettled rows and reservations of every partition."""
+    now = engine.clock.now()
+    overdue: list[str] = []
+    late: list[str] = []
+    orphans: list[str] = []
+    owned = engine.ownership.owned()
+    for partition in owned:
+        for row in engine.ledger.unsettled(partition):
+            if row.state not in RESTING and (row.due_at is None or row.due_at < now - OVERDUE_STALLS * engine.tuning.stall):
+                overdue.append(row.id)
+            if row.state is State.COMMITTING and row.since < now - COMMITTING_BOUND:
+                late.append(row.id)
+        orphans += _orphans(engine, partition)
+    accepted, by_state = _census(engine, engine.registry.tenants() if tenants is None else tenants, since=now - WINDOW)
+    found = Reconciliation(
+        at=now,
+        accepted=accepted,
+        by_state=by_state,
+        overdue=tuple(overdue[:SHOWN]),
+        committing_late=tuple(late[:SHOWN]),
+        orphan_reservations=tuple(orphans[:SHOWN]),
+    )
+    log.log(logging.INFO if found.clean else logging.ERROR, "reconciled", extra=found.model_dump(mode="json"))
+    return found
+
+
+def _census(engine: Engine, tenants: Sequence[str], *, since: datetime) -> tuple[int, dict[State, int]]:
+    """Counts twice, by two indexes that know nothing of each other; moves in between are looked at again."""
+    accepted, by_state = 0, dict.fromkeys(State, 0)
+    for tenant in tenants:
+        total, each = _counted(engine, tenant, since)
+        for _ in range(2):
+            if sum(each.values()) != total:
+                total, each = _counted(engine, tenant, since)
+        accepted += total
+        by_state = {state: by_state[state] + each[state] for state in State}
+    return accepted, by_state
+
+
+def _counted(engine: Engine, tenant: str, since: datetime) -> tuple[int, dict[State, int]]:
+    total = engine.ledger.count(tenant, since=since)
+    return total, {state: engine.ledger.count(tenant, state=state, since=since) for state in State}
+
+
+def _orphans(engine: Engine, partition: int) -> list[str]:
+    """Returns the reservations of transfers at rest that are there at a second look, too: a path is freed a moment after its row."""
+    suspects = {each for each in engine.ledger.reservations(partition) if not _live(engine, each[2])}
+    if not suspects:
+        return []
+    return [
+        f"{endpoint}/{path}" for endpoint, path, holder in engine.ledger.reservations(partition) if (endpoint, path, holder) in suspects
+    ]
+
+
+def _live(engine: Engine, transfer_id: str) -> bool:
+    try:
+        row: Transfer = engine.ledger.load(transfer_id)
+    except NotFound:
+        return False
+    return row.state not in {State.SETTLED, State.CANCELLED, State.DEAD} and row.elsewhere is None
