@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+
+from eft.errors import EftError
 from eft.journey import upkeep
 from eft.journey.reconcile import reconcile as reconcile_rows
 from eft.regions.adoption import adopt as adopt_journals
@@ -12,14 +15,21 @@ from tasks.base import engine, forward
 
 @app.task(name="eft.adopt")
 def adopt() -> None:
-    """Makes rows of what the other region journalled for this one, and returns what was left here when a partition moved."""
+    """Makes rows of what the other region journalled for this one, and takes there what is its.
+
+    A partition that has to wait for the link keeps no other one waiting.
+    """
     ports = engine()
-    if ports.peer is not None:
-        for partition in ports.peer.own.partitions():
+    if ports.peer is None:
+        return
+    for partition in ports.peer.own.partitions():
+        try:
             if partition.home == ports.ownership.region:
                 forward(list(adopt_journals(ports, partition.number)))
             else:
                 return_strays(ports, partition.number)
+        except EftError as error:
+            log.info("a partition's upkeep waits", extra={"partition": partition.number, "reason": error.reason})
 
 
 @app.task(name="eft.reconcile")

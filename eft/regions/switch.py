@@ -179,7 +179,9 @@ def _follow(engine: Engine, own: OwnershipTable, here: Partition, there: Partiti
 
 
 def return_strays(engine: Engine, number: int) -> int:
-    """Carries rows that were created here while the partition left to its home; returns how many. Cheap where there are none.
+    """Carries what belongs to a partition's home there: rows created here while it left, and journals that the home could not be told.
+
+    Returns how many. Cheap where there are none.
 
     Raises:
         Transient: `peer_unreachable`; they wait.
@@ -191,7 +193,17 @@ def return_strays(engine: Engine, number: int) -> int:
     strays = list(engine.ledger.unsettled(number))
     for row in strays:
         _carry_over(engine, row, engine.ledger, peer.ledger, to=peer.region, region_epoch=there.region_epoch)
-    return len(strays)
+    untold = _untold(peer, number)
+    for entry in untold:
+        peer.table.journal(entry)
+    return len(strays) + len(untold)
+
+
+def _untold(peer: Peer, number: int) -> list[JournalEntry]:
+    """Returns what this region accepted for the peer while the peer could not be reached: it is in one journal only."""
+    ours = {entry.transfer: entry for entry in peer.own.journals(number)}
+    known = peer.table.journalled(list(ours)) if ours else set()
+    return [entry for transfer, entry in ours.items() if transfer not in known]
 
 
 def _carry_over(engine: Engine, row: Transfer, source: Ledger, target: Ledger, *, to: str, region_epoch: int) -> None:

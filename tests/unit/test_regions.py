@@ -15,7 +15,7 @@ from eft.journey.held import Decision, decide
 from eft.journey.messages import Message
 from eft.journey.operate import cancel
 from eft.regions.adoption import adopt
-from eft.regions.switch import Order, drain, hand_over, promote, rejoin, solo, undrain, will_be_held
+from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo, undrain, will_be_held
 from tests.crashes import watch
 from tests.fake_regions import EAST, WEST, Pair
 from tests.world import TENANT, World
@@ -342,7 +342,7 @@ def test_a_request_repeated_after_a_promotion_is_the_transfer_that_the_old_home_
     first = accept(home.engine, request)
     home.queue += [first_message(first)]
     forget = pair.tables[other.engine.ownership.region].close_journal
-    pair.tables[other.engine.ownership.region].close_journal = lambda _: None  # type: ignore[method-assign]
+    pair.tables[other.engine.ownership.region].close_journal = lambda transfer: None  # type: ignore[method-assign]
     home.drain()
     pair.tables[other.engine.ownership.region].close_journal = forget  # type: ignore[method-assign]
     promote(other.engine, number, ORDER, old_home_may_be_solo=False)
@@ -395,3 +395,18 @@ def test_a_draining_partition_gives_its_claims_back(pair: Pair) -> None:
     assert home.ledger.load(transfer.id).claim_until is None
     assert hand_over(home.engine, number, ORDER).home == other.engine.ownership.region
     assert at_rest(pair, other, transfer).state is State.SETTLED
+
+
+def test_what_was_accepted_away_from_home_without_the_link_reaches_its_home(pair: Pair) -> None:
+    """With the link cut the other region journals it alone and says so; once the link is back the home learns of it and delivers."""
+    number, home, other = home_of(pair, "sftp-b")
+    pair.link.cut = True
+    transfer = other.submit("s3-a", "sftp-b")
+    assert transfer.durability == "single-region"
+    with pytest.raises(Transient):
+        return_strays(other.engine, number)
+    pair.link.cut = False
+    assert return_strays(other.engine, number) == 1
+    assert return_strays(other.engine, number) == 0
+    assert at_rest(pair, home, transfer).state is State.SETTLED
+    assert home.server("sftp-b").appeared["out/a.bin"] == 1
