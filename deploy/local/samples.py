@@ -41,7 +41,7 @@ def in_directory(directory: Path, sizes: Mapping[str, int]) -> dict[str, Sample]
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         # Under another name first: a flow that looks meanwhile must not see half a file.
-        draft = path.with_name(f".{path.name}.part")
+        draft = path.with_name(".being-written.part")
         with draft.open("wb") as file:
             made[name] = _poured(size, file.write)
         draft.replace(path)
