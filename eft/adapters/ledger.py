@@ -196,7 +196,7 @@ class DynamoLedger:
                 ":order": order,
                 ":endpoint": endpoint,
                 ":path": path,
-                ":shard": _reserved(int(transfer[:2], 16)),
+                ":shard": _reserved(transfer[:2]),
                 ":now": millis(self._clock.now()),
                 ":format": ROW_FORMAT,
                 ":none": {},
@@ -231,7 +231,7 @@ class DynamoLedger:
 
     def reservations(self, partition: int) -> Iterator[tuple[str, str, str]]:
         """A request per MB of keys of an index that lags by moments, and one per reservation, consistent."""
-        for key in list(self._table.query("#due_shard = :shard", values={":shard": _reserved(partition)}, index="due")):
+        for key in list(self._table.query("#due_shard = :shard", values={":shard": _reserved(f"{partition:02x}")}, index="due")):
             row = self._table.get(key["pk"], key["sk"])
             if row is not None and "holder" in row:
                 yield row["endpoint"], row["path"], row["holder"]
@@ -437,9 +437,9 @@ def _fire_key(tenant: str, flow: str, name: str) -> tuple[str, str]:
     return f"F#{tenant}#{flow}", f"{'R' if fire_time(name) is None else 'S'}#{name}"
 
 
-def _reserved(partition: int) -> str:
+def _reserved(partition: str) -> str:
     """Returns the shard of the paths that a partition's transfers hold; no sweep looks there."""
-    return f"reserved-{partition:02x}"
+    return f"reserved-{partition}"
 
 
 def _resting(partition: int) -> str:
