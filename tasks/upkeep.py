@@ -12,6 +12,8 @@ from eft.regions.switch import return_strays
 from tasks.app import app
 from tasks.base import engine, forward
 
+log = logging.getLogger(__name__)
+
 
 @app.task(name="eft.adopt")
 def adopt() -> None:
