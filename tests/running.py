@@ -46,10 +46,9 @@ def eventually(what: Callable[[], object], limit: timedelta = PATIENCE) -> None:
 def waiting(stack: LocalStack, queue: str | None = None) -> int:
     """Returns how many messages a queue, or all of them, hold: visible, held by a worker or delayed."""
     sqs: SQSClient = stack.aws.client("sqs")
-    names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
     urls = [queue] if queue else stack.resources.queue_urls.values()
-    found = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(names))["Attributes"] for url in urls]
-    return sum(int(attributes[name]) for attributes in found for name in names)
+    found = [sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"] for url in urls]
+    return sum(int(value) for attributes in found for name, value in attributes.items() if name.startswith("ApproximateNumberOfMessages"))
 
 
 class Crew:

@@ -265,11 +265,11 @@ def _apart(acme: Customer, globex: Customer, legs: list[Leg]) -> None:
 
 def _summary(legs: list[Leg], findings: list[Findings], seconds: float, out: Console) -> bool:
     """Prints the table; returns whether all is as it should be."""
-    table = Table(title="What stands at the destinations, compared with the sources", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title="What stands at the destinations, compared with the sources", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("flow", no_wrap=True)
     table.add_column("of")
     for column in ("files", "MiB", "MB/s", "retries", "duplicates", "lost"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     totals = [0] * 5
     for leg, found in zip(legs, findings, strict=True):
         moved = sum(one["receipt"]["size"] for one in leg.seen if one["receipt"])
