@@ -44,6 +44,10 @@ def advance(engine: Engine, transfer_id: str, piece: Slice) -> list[Message]:
     if transfer is None:
         return []
     work = Work(engine, transfer, piece)
+    if transfer.next_step is None:
+        # It came to rest, or left for the other region, between the look and the claim.
+        work.put_down()
+        return []
     try:
         messages = _run(work)
     except Exception as error:  # noqa: BLE001 - every error is classed in one place

@@ -6,10 +6,9 @@ from enum import StrEnum
 
 from eft.domain.ownership import Intent
 from eft.domain.transfer import Commit, Receipt, State, Transfer
-from eft.errors import Permanent
 from eft.journey.committing import is_ours
 from eft.journey.opening import destination
-from eft.journey.operate import owned_transfer, release_paths, take
+from eft.journey.operate import owned_transfer, release_paths, take_resting
 from eft.journey.work import Work
 from eft.ports import Engine
 
@@ -34,10 +33,7 @@ def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *,
         NotFound: `transfer_unknown`; Permanent: `not_held`; Transient: `peer_unreachable`, or the destination does not answer: ask again.
     """
     seen = owned_transfer(engine, tenant, transfer_id)
-    if seen.state is not State.HELD:
-        msg = f"transfer {transfer_id} is {seen.state}; only held transfers are decided"
-        raise Permanent(msg, reason="not_held")
-    work = take(engine, transfer_id)
+    work = take_resting(engine, seen, frozenset({State.HELD}), reason="not_held")
     found = _write_off(work) if work.transfer.commit is not None else False
     transfer = work.transfer.with_(claim_until=None, due_at=work.now() + engine.tuning.stall, redrives=work.transfer.redrives + 1)
     reason = f"operator_{decision}"

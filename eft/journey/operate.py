@@ -64,13 +64,10 @@ def redrive(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
         NotFound: `transfer_unknown`; Permanent: `not_resting`: it is neither dead nor held.
     """
     seen = owned_transfer(engine, tenant, transfer_id)
-    if seen.state not in {State.DEAD, State.HELD} or seen.reason in {"name_invalid", "is_symlink"}:
-        why = (
-            "its name can never be moved" if seen.reason in {"name_invalid", "is_symlink"} else "only dead and held transfers are re-driven"
-        )
-        msg = f"transfer {transfer_id} is {seen.state}; {why}"
+    if seen.reason in {"name_invalid", "is_symlink"}:
+        msg = f"transfer {transfer_id} is {seen.state}; its name can never be moved"
         raise Permanent(msg, reason="not_resting")
-    work = take(engine, transfer_id)
+    work = take_resting(engine, seen, frozenset({State.DEAD, State.HELD}), reason="not_resting")
     transfer = work.transfer
     again = transfer.held_from if transfer.held_from in TOO_LATE else State.ACCEPTED if transfer.staged is None else State.STAGED
     due_at = work.now() + engine.tuning.stall
@@ -103,6 +100,34 @@ def take(engine: Engine, transfer_id: str) -> Work:
         msg = f"transfer {transfer_id} is in another worker's hands; ask again"
         raise LostOwnership(msg)
     return Work(engine, transfer, piece)
+
+
+def take_resting(engine: Engine, seen: Transfer, states: frozenset[State], *, reason: str) -> Work:
+    """Returns a transfer as `take` does, if it rests in one of these states: as it was seen, and still once it is claimed.
+
+    Raises:
+        Permanent: it does not, with this reason; LostOwnership: the other region carries it on.
+    """
+    _refuse_others(seen, states, reason)
+    work = take(engine, seen.id)
+    try:
+        _refuse_others(work.transfer, states, reason)
+    except EftError:
+        if work.transfer.next_step is None:
+            work.put_down()
+        else:
+            work.give_back()
+        raise
+    return work
+
+
+def _refuse_others(transfer: Transfer, states: frozenset[State], reason: str) -> None:
+    if transfer.elsewhere is not None:
+        msg = f"transfer {transfer.id} is carried on in {transfer.elsewhere}; ask there"
+        raise LostOwnership(msg)
+    if transfer.state not in states:
+        msg = f"transfer {transfer.id} is {transfer.state}; this is for {' and '.join(sorted(states))} transfers"
+        raise Permanent(msg, reason=reason)
 
 
 def release_paths(engine: Engine, transfer: Transfer, *, delivered: bool) -> None:

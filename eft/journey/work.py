@@ -99,6 +99,10 @@ class Work:
         due_at = self.now() + (due_in or self.engine.tuning.stall)
         self.save(self.transfer.with_(claim_until=None, due_at=due_at))
 
+    def put_down(self) -> None:
+        """Ends the claim of a transfer with which nothing is to be done here, and changes nothing else."""
+        self.save(self.transfer.with_(claim_until=None))
+
     def keep(self) -> None:
         """Renews the claim when a third of the lease has passed, and ends the slice when the process leaves.
 

@@ -1,0 +1,83 @@
+"""What a worker finds that slept between two calls: each a case that the simulation of the engine has found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from eft.domain.transfer import State, Step, Transfer
+from eft.errors import Permanent
+from eft.journey.held import Decision, decide
+from eft.journey.messages import Message
+from eft.journey.operate import cancel, redrive
+from eft.ports import Engine
+from tests.crashes import watch
+from tests.world import TENANT, World
+
+
+@pytest.fixture
+def world() -> World:
+    """Returns a world with one file to move."""
+    made = World()
+    made.server("sftp-a").put("in/a.bin", b"x")
+    return made
+
+
+def once_at(label: str, then: Callable[[], object]) -> Callable[[str], None]:
+    """Returns a hook that does something the first time that a worker passes a point."""
+    passed = False
+
+    def hook(here: str) -> None:
+        nonlocal passed
+        if here == label and not passed:
+            passed = True
+            then()
+
+    return hook
+
+
+def cancelled_while_asleep(world: World, transfer: Transfer) -> None:
+    """A worker sleeps between its look and its claim while a customer cancels."""
+    watch(world, once_at("ledger.load:after", lambda: cancel(world.engine, TENANT, transfer.id, "somebody")))
+    assert world.deliver_message(Message(step=Step.DELIVER, ids=(transfer.id,))) == []
+
+
+def test_a_worker_that_slept_before_its_claim_leaves_a_cancelled_transfer_alone(world: World) -> None:
+    """The source of a transfer that was cancelled between look and claim stays, whatever its disposition; nothing is delivered."""
+    transfer = world.submit("sftp-a", "s3-b", disposition="delete")
+    cancelled_while_asleep(world, transfer)
+    row = world.ledger.load(transfer.id)
+    assert (row.state, row.reason, row.claim_until) == (State.CANCELLED, "cancelled", None)
+    assert set(world.server("sftp-a").finals()) == {"in/a.bin"}
+    assert world.server("s3-b").finals() == {}
+
+
+def test_a_worker_that_slept_before_its_claim_leaves_a_settled_transfer_alone(world: World) -> None:
+    """A transfer that was settled between look and claim keeps its row as it is."""
+    transfer = world.submit("sftp-a", "s3-b")
+    message = world.queue.popleft()
+    watch(world, once_at("ledger.load:after", lambda: world.deliver_message(message)))
+    assert world.deliver_message(message) == []
+    row = world.ledger.load(transfer.id)
+    assert (row.state, row.reason, row.claim_until) == (State.SETTLED, None, None)
+    assert world.server("s3-b").appeared["out/a.bin"] == 1
+
+
+def abandon(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
+    """Abandons a held transfer."""
+    return decide(engine, tenant, transfer_id, Decision.ABANDON, by=by, why="twice")
+
+
+@pytest.mark.parametrize("second", [redrive, abandon])
+def test_of_two_operators_at_once_one_is_refused(world: World, second: Callable[..., object]) -> None:
+    """A second word about a held transfer, given before and heard after the first, is refused and changes nothing."""
+    transfer = world.submit("sftp-a", "s3-b")
+    held = world.ledger.load(transfer.id).to(State.HELD, now=world.clock.now(), reason="token_gone")
+    world.ledger.save(held, was=State.ACCEPTED)
+    watch(world, once_at("ledger.load:after", lambda: redrive(world.engine, TENANT, transfer.id, "first")))
+    with pytest.raises(Permanent):
+        second(world.engine, TENANT, transfer.id, "second")
+    row = world.ledger.load(transfer.id)
+    assert (row.state, row.redrives, row.claim_until) == (State.ACCEPTED, 1, None)
+    assert world.until_rest(transfer).state is State.SETTLED
