@@ -37,6 +37,10 @@ test: check ## Run the checks and every test, with branch coverage (threshold: p
 test-slow: setup ## Run the tests that take minutes each: large files, long outages
 	$(BIN)/pytest -m slow $(PYTEST)
 
+.PHONY: screenshot
+screenshot: setup ## Look at Flower's pages in a real browser (Debian: chromium) and take docs/flower.png
+	$(BIN)/python -m tests.browser.flower docs/flower.png
+
 .PHONY: test-fast
 test-fast: setup ## Run the unit tests: no sockets, no processes
 	$(BIN)/pytest tests/unit $(PYTEST)

@@ -12,9 +12,10 @@ from tasks.queues import UPKEEP
 def entries(settings: Settings) -> dict[str, Any]:
     """Returns the beat entries by name."""
     every = {
-        "eft.adopt": settings.sweep_every,
         "eft.reconcile": timedelta(hours=1),
         "eft.expire_staging": timedelta(hours=1),
         "eft.abort_stale_uploads": timedelta(hours=1),
     }
+    if settings.peer_region is not None:
+        every["eft.adopt"] = settings.sweep_every
     return {task.removeprefix("eft."): {"task": task, "schedule": each, "options": {"queue": UPKEEP}} for task, each in every.items()}
