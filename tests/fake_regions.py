@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eft.domain.names import PARTITIONS
 from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Proposal, first_homes, may_replace
-from eft.errors import Transient
+from eft.errors import Permanent, Transient
 from eft.ports import Lease, Peer
 from eft.regions.pair import RegionPair
 from tests.world import SMALL, World
@@ -18,41 +19,46 @@ WEST, EAST = "us-gov-west-1", "us-gov-east-1"
 
 @dataclass
 class FakeOwnershipTable:
-    """`ports.OwnershipTable` in memory."""
+    """`ports.OwnershipTable` in memory, safe for threads."""
 
     rows: dict[int, Partition] = field(default_factory=dict)
     written: dict[str, Intent] = field(default_factory=dict)
     entries: dict[str, JournalEntry] = field(default_factory=dict)
     taken: dict[int, Lease] = field(default_factory=dict)
     proposals: dict[str, Proposal] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def partitions(self) -> Sequence[Partition]:
         return [self.rows[n] for n in sorted(self.rows)]
 
     def partition(self, number: int) -> Partition:
+        if number not in self.rows:
+            raise Permanent(f"partition {number} is not set up", reason="partition_unknown")
         return self.rows[number]
 
     def change(self, new: Partition, *, seen: Partition) -> bool:
-        stands = self.rows[new.number]
-        if stands.decisive != seen.decisive:
-            return False
-        self.rows[new.number] = new
-        return True
+        with self._lock:
+            stands = self.rows.get(new.number)
+            if stands is None or stands.decisive != seen.decisive:
+                return stands == new
+            self.rows[new.number] = new
+            return True
 
     def add(self, first: Partition) -> None:
         self.rows.setdefault(first.number, first)
 
     def intend(self, intent: Intent, *, home: str, mode: Mode | None) -> IntentAnswer:
-        row = self.rows[intent.partition]
-        if row.home != home or row.region_epoch > intent.region_epoch:
-            return IntentAnswer.FENCED
-        if mode is not None and (row.mode is not mode or row.region_epoch != intent.region_epoch):
-            return IntentAnswer.FENCED
-        stands = self.written.get(intent.transfer)
-        if stands is not None and not may_replace(stands, intent):
-            return IntentAnswer.OTHER_TOKEN
-        self.written[intent.transfer] = intent
-        return IntentAnswer.ACKED
+        with self._lock:
+            row = self.rows.get(intent.partition)
+            if row is None or row.home != home or row.region_epoch > intent.region_epoch:
+                return IntentAnswer.FENCED
+            if mode is not None and (row.mode is not mode or row.region_epoch != intent.region_epoch):
+                return IntentAnswer.FENCED
+            stands = self.written.get(intent.transfer)
+            if stands is not None and not may_replace(stands, intent):
+                return IntentAnswer.OTHER_TOKEN
+            self.written[intent.transfer] = intent
+            return IntentAnswer.ACKED
 
     def intent(self, transfer: str) -> Intent | None:
         return self.written.get(transfer)
@@ -61,14 +67,16 @@ class FakeOwnershipTable:
         yield from [one for one in self.written.values() if one.partition == partition]
 
     def journal(self, entry: JournalEntry) -> JournalEntry | None:
-        if entry.transfer in self.entries:
-            return self.entries[entry.transfer]
-        self.entries[entry.transfer] = entry
-        return None
+        with self._lock:
+            if entry.transfer in self.entries:
+                return self.entries[entry.transfer]
+            self.entries[entry.transfer] = entry
+            return None
 
     def close_journal(self, transfer: str) -> None:
-        if transfer in self.entries:
-            self.entries[transfer] = self.entries[transfer].model_copy(update={"closed": True})
+        with self._lock:
+            if transfer in self.entries:
+                self.entries[transfer] = self.entries[transfer].model_copy(update={"closed": True})
 
     def journals(self, partition: int, *, open_only: bool = True) -> Iterator[JournalEntry]:
         yield from [e for e in self.entries.values() if e.partition == partition and not (open_only and e.closed)]
@@ -86,19 +94,21 @@ class FakeOwnershipTable:
         return self.proposals.get(proposal_id)
 
     def lease(self, number: int, *, owner: str, seen: Lease | None) -> Lease | None:
-        if self.taken.get(number) != seen:
-            return None
-        self.taken[number] = Lease(
-            owner=owner, lease_epoch=1 if seen is None else seen.lease_epoch + 1, rvn=1 if seen is None else seen.rvn + 1
-        )
-        return self.taken[number]
+        new = Lease(owner=owner, lease_epoch=1 if seen is None else seen.lease_epoch + 1, rvn=1 if seen is None else seen.rvn + 1)
+        with self._lock:
+            stands = self.taken.get(number)
+            if stands not in {seen, new}:
+                return None
+            self.taken[number] = new
+            return new
 
     def renew_lease(self, number: int, *, owner: str, lease_epoch: int) -> bool:
-        stands = self.taken.get(number)
-        if stands is None or (stands.owner, stands.lease_epoch) != (owner, lease_epoch):
-            return False
-        self.taken[number] = replace(stands, rvn=stands.rvn + 1)
-        return True
+        with self._lock:
+            stands = self.taken.get(number)
+            if stands is None or (stands.owner, stands.lease_epoch) != (owner, lease_epoch):
+                return False
+            self.taken[number] = replace(stands, rvn=stands.rvn + 1)
+            return True
 
     def leases(self) -> dict[int, Lease]:
         return dict(self.taken)

@@ -57,7 +57,7 @@ def provision(
     dynamodb = session.client("dynamodb", endpoint_url=endpoint_url, config=config)
     sqs = session.client("sqs", endpoint_url=endpoint_url, config=config)
     s3 = session.client("s3", endpoint_url=endpoint_url, config=config)
-    tables = {spec.suffix: _table(dynamodb, spec, prefix) for spec in resources.TABLES}
+    tables = {spec.suffix: make_table(dynamodb, spec, prefix) for spec in resources.TABLES}
     queues = {spec.suffix: _queue(sqs, spec, prefix) for spec in resources.QUEUES}
     return Provisioned(
         prefix=prefix,
@@ -106,7 +106,8 @@ def make_bucket(s3: S3Client, name: str) -> str:
     return name
 
 
-def _table(dynamodb: DynamoDBClient, spec: TableSpec, prefix: str) -> str:
+def make_table(dynamodb: DynamoDBClient, spec: TableSpec, prefix: str) -> str:
+    """Returns the name of a table that can be used, with the indexes that its description has."""
     name = spec.name(prefix)
     keys = [spec.hash, *([spec.range] if spec.range else []), *(k for i in spec.indexes for k in (i.hash, i.range))]
     request: CreateTable = {

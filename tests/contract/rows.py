@@ -116,6 +116,7 @@ class DynamoRows(Rows):
     session: AwsSession = field(kw_only=True)
     ledger_table: str = field(kw_only=True)
     registry_table: str = field(kw_only=True)
+    ownership_table: str = field(kw_only=True)
 
     @contextmanager
     def counted(self) -> Iterator[Counter[str]]:
@@ -171,10 +172,10 @@ class DynamoRows(Rows):
             for event in written:
                 events.unregister(event, raise_number)
 
-    def item(self, pk: str, sk: str) -> dict[str, Any]:
-        """Returns an item as DynamoDB has it."""
+    def item(self, pk: str, sk: str, *, table: str | None = None) -> dict[str, Any]:
+        """Returns an item of the ledger or another table as DynamoDB has it."""
         key = {"pk": {"S": pk}, "sk": {"S": sk}}
-        answer: Any = self.session.dynamodb().get_item(TableName=self.ledger_table, Key=key, ConsistentRead=True)
+        answer: Any = self.session.dynamodb().get_item(TableName=table or self.ledger_table, Key=key, ConsistentRead=True)
         item: dict[str, Any] = answer["Item"]
         return item
 
@@ -197,6 +198,7 @@ def dynamo_rows(session: AwsSession, tables: dict[str, str]) -> DynamoRows:
         session=session,
         ledger_table=ledger,
         registry_table=registry,
+        ownership_table=tables["ownership"],
     )
 
 
