@@ -70,7 +70,7 @@ def _destination(work: Work, sink: Store) -> RemotePath | None:
 
 
 def _reserve(work: Work, path: RemotePath) -> bool:
-    """Returns whether the path is this transfer's now; a reservation whose holder rests for good is taken over.
+    """Returns whether the path is this transfer's now; a reservation is taken over whose holder rests for good or has left the region.
 
     Raises:
         Permanent: `superseded`: a newer version of the same file was delivered there.
@@ -92,7 +92,7 @@ def _reserve(work: Work, path: RemotePath) -> bool:
             msg = f"a newer version of '{transfer.source.path}' was delivered to '{path}' by transfer {answer.holder}"
             raise Permanent(msg, reason="superseded")
         holder = ledger.load(answer.holder or "")
-        if holder.state not in {State.SETTLED, State.DEAD, State.CANCELLED}:
+        if holder.elsewhere is None and holder.state not in {State.SETTLED, State.DEAD, State.CANCELLED}:
             return False
         ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=holder.id, delivered=holder.receipt is not None)
     return False

@@ -6,12 +6,13 @@ Each function may be repeated after a crash at any point; each change is one con
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from eft.domain.ownership import JournalEntry, Mode, Partition, Phase
 from eft.domain.transfer import FINAL, State, Transfer
 from eft.errors import Conflict, NotFound, Permanent, Transient
+from eft.journey.operate import release_paths
 from eft.ports import Engine, Ledger, OwnershipTable, Peer
 from eft.regions.adoption import adopt_row
 
@@ -51,14 +52,18 @@ def hand_over(engine: Engine, number: int, order: Order) -> Partition:
     """Ends a planned switch: copies the drained partition's rows to the peer, which becomes its home under the next region_epoch.
 
     Raises:
-        Permanent: `not_home`, `not_draining`; Transient: `still_busy`: a transfer is claimed or committing; Conflict: `partition_changed`.
+        Permanent: `not_home`, `not_draining`; `not_rejoined`: the peer does not know all that was committed here;
+        Transient: `still_busy`: a transfer is claimed or committing; Conflict: `partition_changed`.
     """
     own, peer = _own(engine), _peer(engine)
     there = peer.table.partition(number)
     here = own.partition(number)
-    if there.home == peer.region:
+    if there.home == peer.region and there.region_epoch > here.region_epoch:
         return _follow(engine, own, here, there, order)
     here = _home_row(engine, number)
+    if here.mode is Mode.SOLO or there.home != here.home or not (here.evidence and there.evidence):
+        msg = f"partition {number} was carried on by {here.home} alone: rejoin first, so that {peer.region} knows what was delivered"
+        raise Permanent(msg, reason="not_rejoined")
     if here.phase is Phase.ACTIVE:
         msg = f"partition {number} is active: drain it first"
         raise Permanent(msg, reason="not_draining")
@@ -215,6 +220,7 @@ def _carry_over(engine: Engine, row: Transfer, source: Ledger, target: Ledger, *
     commit = claimed.commit and claimed.commit.model_copy(update={"region_epoch": region_epoch, "attempted": True})
     _copy(source, target, claimed.with_(region_epoch=region_epoch, commit=commit, due_at=engine.clock.now()))
     source.save(claimed.with_(elsewhere=to, claim_until=None, due_at=None), was=claimed.state)
+    release_paths(replace(engine, ledger=source), claimed, delivered=False)
 
 
 def _copy(source: Ledger, target: Ledger, row: Transfer) -> None:

@@ -1,0 +1,74 @@
+"""Switches of regions met halfway: each a case that the simulation of the engine has found."""
+
+from __future__ import annotations
+
+import pytest
+
+from eft.domain.names import partition_of
+from eft.domain.transfer import State
+from eft.errors import Permanent
+from eft.journey.messages import next_message
+from eft.regions.switch import Order, drain, hand_over, promote, rejoin, solo
+from tests.fake_regions import WEST, Pair
+from tests.world import TENANT, World
+
+ORDER = Order(by="op@example.org", why="test", ticket="T-1")
+
+
+@pytest.fixture
+def pair() -> Pair:
+    """Two regions, and a file at a customer's."""
+    made = Pair()
+    made.west.server("s3-a").put("in/a.bin", b"x")
+    return made
+
+
+def home_of(pair: Pair, destination: str) -> tuple[int, World, World]:
+    """Returns the partition of a destination, its home's world and the other."""
+    number = partition_of(TENANT, destination)
+    at_west = pair.tables[WEST].partition(number).home == WEST
+    return number, *((pair.west, pair.east) if at_west else (pair.east, pair.west))
+
+
+def test_a_promoted_home_hands_over_only_after_rejoining(pair: Pair) -> None:
+    """The old home's table, which has not heard of the promotion, does not take the partition back; no region_epoch ever falls."""
+    number, _, other = home_of(pair, "sftp-b")
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    for step in (lambda: None, lambda: drain(other.engine, number, ORDER)):
+        step()
+        with pytest.raises(Permanent) as error:
+            hand_over(other.engine, number, ORDER)
+        assert error.value.reason == "not_rejoined"
+        assert pair.tables[other.engine.ownership.region].partition(number).region_epoch == 2
+    rejoin(other.engine, number, ORDER)
+    assert hand_over(other.engine, number, ORDER).region_epoch == 3
+
+
+def test_a_solo_home_hands_over_only_after_rejoining(pair: Pair) -> None:
+    """What was delivered alone is unknown to the peer, which would deliver it again from its journal."""
+    number, home, _ = home_of(pair, "sftp-b")
+    solo(home.engine, number, ORDER)
+    drain(home.engine, number, ORDER)
+    with pytest.raises(Permanent) as error:
+        hand_over(home.engine, number, ORDER)
+    assert error.value.reason == "not_rejoined"
+
+
+def test_a_switch_takes_reservations_along(pair: Pair) -> None:
+    """Neither a transfer that has left, nor a reservation that a crash left behind, keeps a path from others when the home is back."""
+    number, home, other = home_of(pair, "sftp-b")
+    home.server("s3-a").put("in/large.bin", b"z" * 9000)
+    first = home.submit("s3-a", "sftp-b", path="in/large.bin")
+    home.deliver_message(home.queue.popleft())
+    assert home.ledger.holder("sftp-b", "out/a.bin") == first.id
+    drain(home.engine, number, ORDER)
+    hand_over(home.engine, number, ORDER)
+    assert home.ledger.holder("sftp-b", "out/a.bin") is None
+    home.ledger.reserve(endpoint="sftp-b", path=first.destination.path, transfer=first.id, source="left behind", order=0)
+    other.queue += next_message(other.ledger.load(first.id))
+    other.until_rest(first)
+    home.server("sftp-b").files.clear()
+    drain(other.engine, number, ORDER)
+    hand_over(other.engine, number, ORDER)
+    second = home.submit("s3-a", "sftp-b")
+    assert home.until_rest(second).state is State.SETTLED
