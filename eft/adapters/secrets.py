@@ -13,7 +13,8 @@ from typing import Final
 from botocore.exceptions import ClientError
 from pydantic import SecretStr, ValidationError
 
-from eft.adapters.aws import AwsSession, code_of, translated
+from eft.adapters.aws import AwsSession
+from eft.adapters.aws_errors import code_of, translated
 from eft.domain.endpoint import Credential, SecretRef
 from eft.errors import NotFound, Permanent
 from eft.ports import Clock

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ca
 
 from botocore.exceptions import ClientError
 
-from eft.adapters.aws import AwsSession, code_of, translated
+from eft.adapters.aws import AwsSession
+from eft.adapters.aws_errors import code_of, translated
 from eft.errors import EftError, Transient
 from eft.ports import Clock
 

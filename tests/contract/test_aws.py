@@ -12,7 +12,8 @@ from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from eft.adapters.aws import AwsSession, Role, StaticKeys, translated
+from eft.adapters.aws import AwsSession, Role, StaticKeys
+from eft.adapters.aws_errors import translated
 from eft.errors import Permanent, Transient
 from tests.contract.buckets import MOTO_KEYS, REGION, emulator_session, serving
 from tests.servers import Aws

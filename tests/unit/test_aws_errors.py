@@ -17,7 +17,8 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 
-from eft.adapters.aws import Role, StaticKeys, code_of, status_of, translate, translated
+from eft.adapters.aws import Role, StaticKeys
+from eft.adapters.aws_errors import code_of, status_of, translate, translated
 from eft.errors import EftError, NotFound, Permanent, Transient
 
 

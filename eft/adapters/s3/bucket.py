@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from botocore.exceptions import ClientError
 
-from eft.adapters.aws import AwsSession, code_of, translated
+from eft.adapters.aws import AwsSession
+from eft.adapters.aws_errors import code_of, translated
 from eft.domain.fingerprint import Fingerprint, RemoteFile
 from eft.domain.names import RemotePath
 from eft.errors import NotFound, Permanent

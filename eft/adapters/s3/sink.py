@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from botocore.exceptions import ClientError
 
-from eft.adapters.aws import code_of, status_of
+from eft.adapters.aws_errors import code_of, status_of
 from eft.adapters.s3.bucket import PRECONDITION_FAILED, TRANSFER_METADATA, S3Bucket, bare, pinning, quoted
 from eft.adapters.s3.source import S3Source
 from eft.adapters.s3.uploading import S3Uploading, token_gone

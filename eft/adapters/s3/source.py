@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from eft.adapters.aws import code_of
+from eft.adapters.aws_errors import code_of
 from eft.adapters.s3.bucket import NOT_FOUND, PRECONDITION_FAILED, VERSION_GONE, S3Bucket, bare, pin, quoted
 from eft.domain.fingerprint import Fingerprint, RefusedName, RemoteFile
 from eft.domain.names import RemotePath, display, is_token, remote_path
@@ -158,7 +158,9 @@ class S3Source(S3Bucket):
 
     def _listed(self, entry: ObjectTypeDef) -> RemoteFile | RefusedName:
         below = entry["Key"].removeprefix(self.root)
-        fingerprint = Fingerprint(size=entry["Size"], modified=entry["LastModified"], etag=bare(entry["ETag"]))
+        # Whole seconds, as a HEAD's header has them: some stores list milliseconds, and a version must look the same both ways.
+        modified = entry["LastModified"].replace(microsecond=0)
+        fingerprint = Fingerprint(size=entry["Size"], modified=modified, etag=bare(entry["ETag"]))
         try:
             path = remote_path(below)
         except Permanent as error:

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import ClientError
 
-from eft.adapters.aws import code_of
+from eft.adapters.aws_errors import code_of
 from eft.domain.checksum import crc64nvme, crc64nvme_base64
 from eft.domain.parts import Part
 from eft.errors import Permanent, Transient
