@@ -11,7 +11,7 @@ from tests.world import World
 SILENT = frozenset({"now", "monotonic", "jitter", "nonce"})
 
 
-class Crash(BaseException):  # noqa: N818 - no error: the end of a process
+class Crash(BaseException):
     """The worker is gone: nothing that runs after it may be seen."""
 
 
