@@ -24,7 +24,8 @@ from api.operation import (
     read_body,
     validated,
 )
-from api.schemas import (
+from api.schemas.base import PageAsked
+from api.schemas.endpoints import (
     CheckShown,
     EndpointChange,
     EndpointNew,
@@ -32,7 +33,6 @@ from api.schemas import (
     EndpointShown,
     HostKeyShown,
     HostKeysNew,
-    PageAsked,
     ProbeShown,
     S3EndpointNew,
     S3EndpointShown,

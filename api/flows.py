@@ -19,7 +19,8 @@ from api.operation import (
     read_body,
     validated,
 )
-from api.schemas import FlowNew, FlowPage, FlowShown, PageAsked, RunShown
+from api.schemas.base import PageAsked
+from api.schemas.flows import FlowNew, FlowPage, FlowShown, RunShown
 from eft.domain.flow import Flow
 from eft.errors import Conflict, NotFound
 from eft.journey.operate import run_flow

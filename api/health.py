@@ -9,7 +9,7 @@ from typing import Final
 from flask import Blueprint, current_app
 
 from api.operation import Answered, operation
-from api.schemas import Live, Ready
+from api.schemas.health import Live, Ready
 from eft.errors import EftError
 from eft.ports import Engine
 

@@ -11,7 +11,7 @@ from flask import Blueprint
 from api.auth import Scope
 from api.errors import Problem
 from api.operation import Answered, caller, engine, operation, parts
-from api.schemas import (
+from api.schemas.partitions import (
     ConfirmAsked,
     OrderAsked,
     PartitionPage,

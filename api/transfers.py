@@ -8,7 +8,7 @@ from api.auth import Scope
 from api.errors import FieldError
 from api.flows import endpoint_exists
 from api.operation import Answered, announce, body_hash, caller, engine, idempotency_key, invalid, operation
-from api.schemas import (
+from api.schemas.transfers import (
     DecisionAsked,
     EventShown,
     PlaceShown,
