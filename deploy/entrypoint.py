@@ -19,6 +19,8 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     # From every queue of tasks.queues, unless `-Q` is among the arguments.
     "worker": (*CELERY, "worker"),
     "beat": (*CELERY, "beat", "--scheduler", "beat_schedules.scheduler:FlowScheduler"),
+    # Events of buckets; any number may run.
+    "ingress": ("tasks.ingress",),
     "flower": ("tasks.monitoring",),
     # Not a service: the client, for a look around from inside.
     "cli": ("eft.cli",),
@@ -31,7 +33,7 @@ worker has moved (mallopt(3))."""
 
 PROBE_SECONDS: Final = 4.0
 SILENT_SECONDS: Final = 60.0
-"""A worker that has not heard from one of its queues for so long is not well. It rides through shorter failures of SQS by itself."""
+"""A worker or an ingress that has not heard from one of its queues for so long is not well. Shorter failures of SQS it rides through."""
 USAGE: Final = 64
 """EX_USAGE of sysexits.h."""
 
@@ -56,7 +58,7 @@ def well(role: str, settings: Settings) -> bool:
         return _answers(f"http://127.0.0.1:{settings.api_port}/v1/health/ready")
     if role == "flower":
         return _answers(f"http://127.0.0.1:{os.environ.get('EFT_FLOWER_PORT', '5555')}/healthcheck")
-    if role == "worker":
+    if role in {"worker", "ingress"}:
         from tasks.sqs.health import main as hears  # noqa: PLC0415 - only this probe needs it
 
         return hears([str(settings.health_file), str(SILENT_SECONDS)]) == 0

@@ -62,6 +62,7 @@ class QueueSpec:
     """A standard queue with a dead-letter queue of its own."""
 
     suffix: str
+    visibility: timedelta = VISIBILITY
 
     def name(self, prefix: str) -> str:
         """Returns the queue's name in a stack."""
@@ -86,8 +87,17 @@ TABLES: Final = (
         ),
         expires="expires",
     ),
-    TableSpec("registry", Key("pk"), Key("sk"), (IndexSpec("scheduled", Key("scheduled"), Key("pk")),)),
+    TableSpec(
+        "registry",
+        Key("pk"),
+        Key("sk"),
+        (IndexSpec("scheduled", Key("scheduled"), Key("pk")), IndexSpec("arrivals", Key("arrivals"), Key("pk"))),
+    ),
     TableSpec("ownership", Key("pk"), Key("sk"), (IndexSpec("open_journals", Key("open"), Key("sk")),)),
 )
 
-QUEUES: Final = tuple(QueueSpec(suffix) for suffix in ("discover", "stage", "deliver", "parts", "settle", "upkeep"))
+CELERY_QUEUES: Final = tuple(QueueSpec(suffix) for suffix in ("discover", "stage", "deliver", "parts", "settle", "upkeep"))
+"""Workers take from these."""
+ARRIVALS: Final = QueueSpec("arrivals", visibility=timedelta(seconds=30))
+"""Ingress takes events of buckets from it."""
+QUEUES: Final = (*CELERY_QUEUES, ARRIVALS)

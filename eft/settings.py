@@ -52,6 +52,8 @@ class Settings(BaseSettings):
 
     visibility: int = Field(default=90, ge=1, le=43200)
     """Seconds that SQS hides a received message; workers extend it while they hold it. Longer than the lease."""
+    arrival_visibility: int = Field(default=30, ge=1, le=43200)
+    """The same for events of buckets, which ingress carries in moments; it doubles while their source cannot be reached."""
     poll_wait: int = Field(default=5, ge=0, le=20)
     """Seconds of a long poll."""
     sweep_every: timedelta = timedelta(seconds=30)

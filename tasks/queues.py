@@ -1,4 +1,4 @@
-"""The queues: one per step, and one for upkeep. The provisioner, the image and the infrastructure follow this list."""
+"""The queues: one per step, one for upkeep, and that of ingress. The provisioner, the image and the infrastructure follow this list."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from eft.domain.transfer import Step
 
 UPKEEP: Final = "upkeep"
 QUEUES: Final = (*(step.value for step in Step), UPKEEP)
+ARRIVALS: Final = "arrivals"
+"""Events of buckets, for ingress; no worker reads it."""
 DEAD_LETTER_SUFFIX: Final = "-dlq"
 MAX_RECEIVES: Final = 10
 """Receives after which SQS moves a message to the dead-letter queue; giving a message back counts, too."""

@@ -17,8 +17,8 @@ from typing import Final, Literal, TypeGuard, TypeVar
 
 from eft.domain.breaker import Breaker
 from eft.domain.cursor import cursor_after, read_cursor
-from eft.domain.endpoint import Credential, Endpoint, SecretRef
-from eft.domain.flow import Flow, Manual
+from eft.domain.endpoint import Credential, Endpoint, S3Endpoint, SecretRef
+from eft.domain.flow import Arrival, Flow, Manual
 from eft.domain.instants import fire_time, instant, millis, sortable
 from eft.domain.names import PARTITIONS, RemotePath
 from eft.domain.ownership import Intent, Mode, Standing
@@ -435,6 +435,12 @@ class FakeRegistry(_Fake):
         with self._called("scheduled_flows"):
             found = [flow for flow in self._flows.values() if flow.enabled and not isinstance(flow.trigger, Manual)]
         yield from found
+
+    def arrival_flows(self, bucket: str) -> Iterator[tuple[Flow, S3Endpoint]]:
+        with self._called("arrival_flows"):
+            waiting = [flow for flow in self._flows.values() if flow.enabled and isinstance(flow.trigger, Arrival)]
+            found = [(flow, self._endpoints.get((flow.tenant, flow.source))) for flow in waiting]
+        yield from [(flow, source) for flow, source in found if isinstance(source, S3Endpoint) and source.bucket == bucket]
 
 
 class FakeSecrets(_Fake):

@@ -6,11 +6,12 @@ the infrastructure code from the same description; this is for the local stack a
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
@@ -106,6 +107,45 @@ def make_bucket(s3: S3Client, name: str) -> str:
     return name
 
 
+def watch_bucket(session: boto3.Session, bucket: str, queue_url: str, *, endpoint_url: str | None = None) -> str:
+    """Has EventBridge tell a queue of every object created in a bucket; returns the rule's name. What the bucket told before stays.
+
+    Sources: Amazon S3 User Guide, "Enabling Amazon EventBridge"; Amazon EventBridge User Guide, "Amazon SQS permissions".
+    """
+    config = Config(s3={"addressing_style": "path"})
+    s3 = session.client("s3", endpoint_url=endpoint_url, config=config)
+    sqs = session.client("sqs", endpoint_url=endpoint_url)
+    events = session.client("events", endpoint_url=endpoint_url)
+    told: Any = s3.get_bucket_notification_configuration(Bucket=bucket)
+    told.pop("ResponseMetadata", None)
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={**told, "EventBridgeConfiguration": {}})
+    # A rule's name has at most 64 characters, a bucket's 63.
+    queue = queue_url.rpartition("/")[2]
+    name = f"{queue[:40]}-{hashlib.sha256(bucket.encode()).hexdigest()[:16]}"
+    pattern = {"source": ["aws.s3"], "detail-type": ["Object Created"], "detail": {"bucket": {"name": [bucket]}}}
+    rule = events.put_rule(Name=name, EventPattern=json.dumps(pattern), Description=f"objects created in {bucket}")["RuleArn"]
+    target = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    allowed = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "events.amazonaws.com"},
+                "Action": "sqs:SendMessage",
+                "Resource": target,
+                # One statement for the rules of all buckets that this queue hears of.
+                "Condition": {"ArnLike": {"aws:SourceArn": f"{rule[: rule.rindex('/')]}/{queue[:40]}-*"}},
+            }
+        ],
+    }
+    sqs.set_queue_attributes(QueueUrl=queue_url, Attributes={"Policy": json.dumps(allowed)})
+    failed = events.put_targets(Rule=name, Targets=[{"Id": "arrivals", "Arn": target}])["FailedEntryCount"]
+    if failed:
+        msg = f"the rule {name} did not take its target"
+        raise RuntimeError(msg)
+    return name
+
+
 def make_table(dynamodb: DynamoDBClient, spec: TableSpec, prefix: str) -> str:
     """Returns the name of a table that can be used, with the indexes that its description has."""
     name = spec.name(prefix)
@@ -173,7 +213,7 @@ def _queue(sqs: SQSClient, spec: QueueSpec, prefix: str) -> tuple[str, str]:
         spec.name(prefix),
         {
             "MessageRetentionPeriod": retention,
-            "VisibilityTimeout": str(int(resources.VISIBILITY.total_seconds())),
+            "VisibilityTimeout": str(int(spec.visibility.total_seconds())),
             "ReceiveMessageWaitTimeSeconds": "20",
             "RedrivePolicy": json.dumps(redrive),
         },

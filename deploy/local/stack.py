@@ -82,10 +82,12 @@ class LocalStack:
         sqs_endpoint: Callable[[AwsEmulator], str] | None = None,
         region: str = GOVCLOUD,
         monitored: bool = True,
+        ingress: bool = False,
         outside: Outside | None = None,
     ) -> None:
         """Takes a directory of its own, made if missing, and where the processes find SQS if not at the emulator.
 
+        `ingress` starts the process that buckets' events go to.
         What is `outside` is started and stopped by whoever made it. Without monitoring there is neither Redis nor Flower.
         """
         self.directory = directory.resolve()
@@ -97,6 +99,7 @@ class LocalStack:
         self.aws = AwsEmulator(self.directory / "aws", region=region)
         self.redis = RedisServer(self.directory / "redis")
         self.monitored = monitored
+        self.ingress = ingress
         self.outside = outside or make_outside(self.directory)
         self.password_sftp = self.outside.password_sftp
         self.sftp: SftpServer | PasswordSftpServer = self.outside.sftp
@@ -282,6 +285,10 @@ class LocalStack:
         children = [self._child("api", command("api"), ready=answers(f"{self.api_url}/v1/health/ready")), self.beat]
         if self.monitored:
             children.append(self._child("flower", command("flower", *offered), ready=answers(self.flower_url)))
+        if self.ingress:
+            log = self.logs / "ingress.log"
+            environment = self.environment | {"EFT_HEALTH_FILE": str(self.directory / "ingress.health")}
+            children.append(self._child("ingress", command("ingress"), ready=says(log, "takes arrivals"), environment=environment))
         self._engine = {child.name: child for child in children}
 
         def begin(name: str, child: Child | None) -> None:

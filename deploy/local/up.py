@@ -43,7 +43,7 @@ def run(*, directory: Path, port: int, workers: int = 2, pool: Pool = "threads",
     """
     out = console or Console()
     _empty(directory)
-    stack = LocalStack(directory, workers=workers, pool=pool, api_port=port or None)
+    stack = LocalStack(directory, workers=workers, pool=pool, api_port=port or None, ingress=True)
     address = directory / "api-url"
     try:
         with stop_on_signals():

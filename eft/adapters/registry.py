@@ -1,9 +1,11 @@
 """Tenants' endpoints and flows in DynamoDB.
 
-    pk            sk                    what                                   sparse, in index `scheduled`
-    N#<tenant>    E#<id>                an endpoint
+    pk            sk                    what                                   sparse, each in an index of its name
+    N#<tenant>    E#<id>                an endpoint                            arrivals = its bucket, where it has one
     N#<tenant>    F#<id>                a flow                                 scheduled = its shard, while it has fires
+                                                                               arrivals = its source, while it waits for arrivals
 
+From a bucket the index `arrivals` leads to endpoints and from each of these to flows, so that a change of either moves only its own row.
 `revision` is an attribute, for conditions read it; the rest is the JSON text `body`.
 """
 
@@ -18,8 +20,8 @@ from pydantic import TypeAdapter
 from eft.adapters.aws import AwsSession
 from eft.adapters.table import Row, Table
 from eft.domain.cursor import cursor_after, read_cursor
-from eft.domain.endpoint import Endpoint
-from eft.domain.flow import Flow, Manual
+from eft.domain.endpoint import Endpoint, S3Endpoint
+from eft.domain.flow import Arrival, Flow, Manual
 from eft.domain.names import shard_of
 from eft.errors import Conflict, NotFound, Permanent
 from eft.ports import Clock, Page
@@ -34,17 +36,18 @@ _ENDPOINTS: Final[TypeAdapter[Endpoint]] = TypeAdapter(Endpoint)
 
 
 class DynamoRegistry:
-    """`ports.Registry` in a DynamoDB table with the index `scheduled` (its partition key, all attributes).
+    """`ports.Registry` in a DynamoDB table with the indexes `scheduled` and `arrivals` (their partition keys, all attributes).
 
-    Every call is one request, but for `scheduled_flows`.
+    Every call is one request, but for `scheduled_flows` and `arrival_flows`.
     """
 
     def __init__(self, session: AwsSession, *, table: str, clock: Clock | None = None, remember: timedelta = timedelta(0)) -> None:
         self._table = Table(session, table, what="the registry")
         self._clock = clock
         self._remember = remember.total_seconds()
-        """How long `endpoint` answers from memory: workers ask several times for each file."""
+        """How long `endpoint` and `arrival_flows` answer from memory: they are asked several times for each file."""
         self._recent: dict[tuple[str, str], tuple[float, Endpoint]] = {}
+        self._recent_arrivals: dict[str, tuple[float, tuple[tuple[Flow, S3Endpoint], ...]]] = {}
 
     def add_endpoint(self, endpoint: Endpoint) -> None:
         """Our own row, met again after a lost answer, counts as added."""
@@ -105,6 +108,30 @@ class DynamoRegistry:
             rows = self._table.query("#scheduled = :shard", values={":shard": str(shard)}, index="scheduled")
             yield from map(_flow, rows)
 
+    def arrival_flows(self, bucket: str) -> Iterator[tuple[Flow, S3Endpoint]]:
+        """One request and one more per endpoint in the bucket, to an index that lags by moments; or from memory, at most `remember` old."""
+        now = 0.0 if self._clock is None else self._clock.monotonic()
+        recent = self._recent_arrivals.get(bucket)
+        if recent is not None and now - recent[0] < self._remember:
+            yield from recent[1]
+            return
+        found = tuple(self._arrival_flows(bucket))
+        if self._remember:
+            if len(self._recent_arrivals) >= RECENT:
+                self._recent_arrivals.clear()
+            self._recent_arrivals[bucket] = (now, found)
+        yield from found
+
+    def _arrival_flows(self, bucket: str) -> Iterator[tuple[Flow, S3Endpoint]]:
+        for row in self._by_arrivals(_in_bucket(bucket)):
+            endpoint = _endpoint(row)
+            assert isinstance(endpoint, S3Endpoint)  # noqa: S101 - no other row has such a key
+            for flow in self._by_arrivals(_from_endpoint(endpoint.tenant, endpoint.id)):
+                yield _flow(flow), endpoint
+
+    def _by_arrivals(self, key: str) -> Iterator[Row]:
+        return self._table.query("#arrivals = :key", values={":key": key}, index="arrivals")
+
     def _add(self, row: Row, what: str) -> None:
         done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
         if not done and stands != row:
@@ -162,7 +189,19 @@ def _row(value: Endpoint | Flow) -> Row:
     }
     if isinstance(value, Flow) and value.enabled and not isinstance(value.trigger, Manual):
         row["scheduled"] = str(shard_of(value.tenant, value.id, shards=SHARDS))
+        if isinstance(value.trigger, Arrival):
+            row["arrivals"] = _from_endpoint(value.tenant, value.source)
+    if isinstance(value, S3Endpoint):
+        row["arrivals"] = _in_bucket(value.bucket)
     return row
+
+
+def _in_bucket(bucket: str) -> str:
+    return f"B#{bucket}"
+
+
+def _from_endpoint(tenant: str, endpoint_id: str) -> str:
+    return f"E#{tenant}#{endpoint_id}"
 
 
 def _endpoint(row: Row) -> Endpoint:

@@ -240,6 +240,8 @@ def when(flow: JsonObject) -> str:
             return f"every {shown_duration(trigger['every'])}"
         case "cron":
             return f"cron {trigger['cron']} {trigger['timezone']}"
+        case "arrival":
+            return f"on arrival, and every {shown_duration(trigger['listed_every'])}"
         case _:
             return "on request"
 

@@ -209,7 +209,17 @@ class Cron(Frozen):
         return value
 
 
-Trigger = Annotated[Manual | Interval | Cron, Field(discriminator="kind")]
+class Arrival(Frozen):
+    """The flow takes an object as soon as its bucket tells of it; the source is a bucket.
+
+    The source is listed besides, every so often: what no event told of, or what was too young when one did, is found then.
+    """
+
+    kind: Literal["arrival"] = "arrival"
+    listed_every: timedelta = Field(default=timedelta(hours=1), ge=timedelta(minutes=1), le=timedelta(days=31))
+
+
+Trigger = Annotated[Manual | Interval | Cron | Arrival, Field(discriminator="kind")]
 
 
 class Flow(Frozen):

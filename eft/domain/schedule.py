@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from eft.domain.flow import Cron, Flow, Interval
+from eft.domain.flow import Arrival, Cron, Flow, Interval
 
 LOOK_BACK = timedelta(days=1)
 """A schedule that has not been looked at for longer starts again from here: what was missed before is not made up for."""
@@ -21,8 +21,8 @@ def latest_fire(flow: Flow, *, after: datetime | None, now: datetime) -> datetim
     """
     begin = max(after or flow.created, now - LOOK_BACK)
     trigger = flow.trigger
-    if isinstance(trigger, Interval):
-        every = trigger.every.total_seconds()
+    if isinstance(trigger, Interval | Arrival):
+        every = (trigger.every if isinstance(trigger, Interval) else trigger.listed_every).total_seconds()
         planned = datetime.fromtimestamp(now.timestamp() // every * every, UTC)
         return planned if planned > begin else None
     if isinstance(trigger, Cron):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, Literal, Protocol, TypeVar
 
-from eft.domain.endpoint import Credential, Endpoint, SecretRef
+from eft.domain.endpoint import Credential, Endpoint, S3Endpoint, SecretRef
 from eft.domain.flow import Flow
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
@@ -224,6 +224,9 @@ class Registry(Protocol):
 
     def scheduled_flows(self) -> Iterator[Flow]:
         """Yields every tenant's enabled flows that have a schedule."""
+
+    def arrival_flows(self, bucket: str) -> Iterator[tuple[Flow, S3Endpoint]]:
+        """Yields every tenant's enabled flows that wait for arrivals in a bucket, each with its source."""
 
 
 class Secrets(Protocol):

@@ -46,8 +46,16 @@ def own_tasks() -> dict[str, Task[Any, Any]]:
 
 def test_the_provisioner_makes_the_queues_that_the_code_uses() -> None:
     """A queue that only one of the two knows would be read by nobody, or polled in vain."""
-    assert sorted(spec.suffix for spec in resources.QUEUES) == sorted(queues.QUEUES)
+    assert sorted(spec.suffix for spec in resources.CELERY_QUEUES) == sorted(queues.QUEUES)
     assert len(set(queues.QUEUES)) == len(queues.QUEUES)
+
+
+def test_ingress_has_a_queue_that_no_worker_reads() -> None:
+    """Events of buckets are no tasks: a worker would bury them. Both sides hide a message for the same time."""
+    assert resources.ARRIVALS.suffix == queues.ARRIVALS
+    assert queues.ARRIVALS not in queues.QUEUES
+    assert set(resources.QUEUES) == {*resources.CELERY_QUEUES, resources.ARRIVALS}
+    assert resources.ARRIVALS.visibility.total_seconds() == Settings().arrival_visibility
 
 
 def test_every_queue_has_its_dead_letter_queue() -> None:

@@ -7,21 +7,24 @@ from datetime import timedelta
 import pytest
 
 from eft.domain.endpoint import HostKey, S3Endpoint, SecretRef
-from eft.domain.flow import Cron, Disposition, Flow, Interval, Manual, Policy, Selection
+from eft.domain.flow import Arrival, Cron, Disposition, Flow, Interval, Manual, Policy, Selection
 from eft.errors import Conflict, NotFound, Permanent
 from tests.contract.rows import DynamoRows, Rows, at_once
 
 
-def _bucket(rows: Rows, name: str = "to") -> S3Endpoint:
-    return S3Endpoint(
-        id=name,
-        tenant=rows.tenant,
-        name="Zürich",
-        bucket="a-bucket",
-        prefix="in/x",
-        region="us-gov-west-1",
-        secret=SecretRef(name="eft/x"),
-        created=rows.clock.now(),
+def _bucket(rows: Rows, name: str = "to", **fields: object) -> S3Endpoint:
+    return S3Endpoint.model_validate(
+        {
+            "id": name,
+            "tenant": rows.tenant,
+            "name": "Zürich",
+            "bucket": "a-bucket",
+            "prefix": "in/x",
+            "region": "us-gov-west-1",
+            "secret": SecretRef(name="eft/x"),
+            "created": rows.clock.now(),
+            **fields,
+        }
     )
 
 
@@ -218,11 +221,62 @@ def test_a_flow_leaves_and_enters_the_schedule_as_it_changes(rows: Rows) -> None
     assert _scheduled(rows) == []
 
 
+def _arrivals(rows: Rows, bucket: str) -> set[tuple[str, str, str]]:
+    return {(flow.tenant, flow.id, source.prefix) for flow, source in rows.registry.arrival_flows(bucket)}
+
+
+def test_flows_that_wait_for_arrivals_are_found_by_bucket(rows: Rows) -> None:
+    """Those of all tenants and of every endpoint in the bucket, with their source; none that is paused or has another trigger."""
+    bucket = f"{rows.tenant}-landing"
+    other = f"{rows.tenant}-other"
+    rows.registry.add_endpoint(_bucket(rows, "a", bucket=bucket, prefix="a"))
+    rows.registry.add_endpoint(_bucket(rows, "b", bucket=bucket, prefix="b"))
+    rows.registry.add_endpoint(_bucket(rows, "c", bucket=f"{bucket}-2", prefix="c"))
+    rows.registry.add_endpoint(_bucket(rows, "a", bucket=bucket, prefix="theirs", tenant=other))
+    for flow in (
+        rows.flow("f1", source="a", trigger=Arrival()),
+        rows.flow("f2", source="a", trigger=Arrival()),
+        rows.flow("f3", source="b", trigger=Arrival()),
+        rows.flow("elsewhere", source="c", trigger=Arrival()),
+        rows.flow("paused", source="a", trigger=Arrival(), enabled=False),
+        rows.flow("scheduled", source="a"),
+        rows.flow("manual", source="a", trigger=Manual()),
+        rows.flow("f1", source="a", trigger=Arrival(), tenant=other),
+    ):
+        rows.registry.add_flow(flow)
+    tenant = rows.tenant
+    assert _arrivals(rows, bucket) == {(tenant, "f1", "a"), (tenant, "f2", "a"), (tenant, "f3", "b"), (other, "f1", "theirs")}
+    assert _arrivals(rows, f"{bucket}-2") == {(tenant, "elsewhere", "c")}
+    assert _arrivals(rows, f"{bucket}-3") == set()
+
+
+def test_a_waiting_flow_follows_its_changes_and_its_endpoints(rows: Rows) -> None:
+    """Paused, resumed, its endpoint moved to another bucket, removed."""
+    here, there = f"{rows.tenant}-here", f"{rows.tenant}-there"
+    rows.registry.add_endpoint(_bucket(rows, "a", bucket=here))
+    rows.registry.add_flow(rows.flow("f", source="a", trigger=Arrival()))
+    found = {(rows.tenant, "f", "in/x")}
+    assert _arrivals(rows, here) == found
+    rows.registry.change_flow(rows.flow("f", source="a", trigger=Arrival(), enabled=False, revision=2))
+    assert _arrivals(rows, here) == set()
+    rows.registry.change_flow(rows.flow("f", source="a", trigger=Arrival(), revision=3))
+    rows.registry.change_endpoint(_bucket(rows, "a", bucket=there, revision=2))
+    assert (_arrivals(rows, here), _arrivals(rows, there)) == (set(), found)
+    rows.registry.remove_flow(rows.tenant, "f", revision=3)
+    assert _arrivals(rows, there) == set()
+
+
+def test_waiting_flows_are_listed_besides(rows: Rows) -> None:
+    """What no event told of is found by the schedule."""
+    rows.registry.add_flow(rows.flow("f", source="a", trigger=Arrival()))
+    assert [flow.id for flow in _scheduled(rows)] == ["f"]
+
+
 # -- the adapter -------------------------------------------------------------------------------------------------------
 
 
 def test_the_registry_costs_one_request_each(dynamo: DynamoRows) -> None:
-    """Only the schedule of all tenants takes four, and none of them scans."""
+    """Only the schedule of all tenants takes four, arrivals one more than endpoints in the bucket, and none of them scans."""
     with dynamo.counted() as sent:
         dynamo.registry.add_flow(dynamo.flow())
         dynamo.registry.flow(dynamo.tenant, "daily")
@@ -233,6 +287,11 @@ def test_the_registry_costs_one_request_each(dynamo: DynamoRows) -> None:
     with dynamo.counted() as sent:
         list(dynamo.registry.scheduled_flows())
     assert sent == {"Query": 4}
+    dynamo.registry.add_endpoint(_bucket(dynamo, "a", bucket=f"{dynamo.tenant}-b"))
+    dynamo.registry.add_flow(dynamo.flow("f", source="a", trigger=Arrival()))
+    with dynamo.counted() as sent:
+        assert _arrivals(dynamo, f"{dynamo.tenant}-b")
+    assert sent == {"Query": 2}
 
 
 def test_our_own_row_met_after_a_lost_answer_is_a_success(dynamo: DynamoRows) -> None:

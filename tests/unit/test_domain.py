@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from eft.domain.endpoint import SftpEndpoint
 from eft.domain.fingerprint import Fingerprint, RemoteFile
-from eft.domain.flow import Cron, Flow, Interval, Manual, Policy, Retry, Selection
+from eft.domain.flow import Arrival, Cron, Flow, Interval, Manual, Policy, Retry, Selection
 from eft.domain.names import (
     PARTITIONS,
     destination_name,
@@ -247,6 +247,16 @@ def test_a_new_flow_does_not_make_up_for_the_past() -> None:
     flow = _flow(Cron(cron="0 3 * * *"), created=NOW - timedelta(minutes=1))
     assert latest_fire(flow, after=None, now=NOW) is None
     assert latest_fire(_flow(Manual()), after=None, now=NOW) is None
+
+
+def test_a_flow_that_waits_for_arrivals_is_listed_every_so_often() -> None:
+    """Hourly unless it says otherwise."""
+    flow = _flow(Arrival(listed_every=timedelta(minutes=30)))
+    planned = latest_fire(flow, after=NOW - timedelta(hours=2), now=NOW)
+    assert planned is not None
+    assert planned == latest_fire(_flow(Interval(every=timedelta(minutes=30))), after=NOW - timedelta(hours=2), now=NOW)
+    assert latest_fire(flow, after=planned, now=NOW) is None
+    assert Arrival().listed_every == timedelta(hours=1)
 
 
 def test_every_state_rests_or_has_a_next_step() -> None:

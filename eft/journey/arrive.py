@@ -1,0 +1,137 @@
+"""Arrive: an object that its bucket told of becomes a transfer on each flow that waits for it, once.
+
+The event says where to look, not what is there: a look at the object gives the fingerprint, the same one that a listing shows. So events
+may come twice, late, in any order or not at all, and the listing of `Arrival.listed_every` meets what they made.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+
+from eft.domain.arrival import Arrived
+from eft.domain.endpoint import Endpoint, S3Endpoint
+from eft.domain.fingerprint import RefusedName, RemoteFile
+from eft.domain.flow import Flow
+from eft.domain.names import RemotePath, display, is_token, remote_path
+from eft.domain.transfer import Transfer
+from eft.errors import EftError, Permanent, Transient
+from eft.journey.accept import found_id, found_transfer, put_on_record, refuse_unpinned, refused_transfer
+from eft.ports import Engine
+
+log = logging.getLogger(__name__)
+Seen = RemoteFile | RefusedName
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What became of one event: the transfers that it created, and the error after which it must come again, if one was."""
+
+    created: tuple[Transfer, ...] = ()
+    trouble: EftError | None = None
+
+
+def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
+    """Creates the event's transfers; `counts` gets what became of it on each flow, or why it concerned none.
+
+    One flow's trouble leaves the others alone. Carried through again, what is created already is known.
+
+    Raises:
+        EftError: the registry cannot be read now.
+    """
+    if event.key.endswith("/") or is_token(event.key):
+        counts["no_file"] += 1
+        return Taken()
+    pairs = list(engine.registry.arrival_flows(event.bucket))
+    if not pairs:
+        counts["unknown_bucket"] += 1
+        log.warning("no flow waits for arrivals in this bucket", extra={"bucket": display(event.bucket)})
+        return Taken()
+    wanted = [(flow, source, below) for flow, source in pairs if (below := _wanted(flow, source, event.key)) is not None]
+    if not wanted:
+        counts["no_flow"] += 1
+    created: list[Transfer] = []
+    trouble: EftError | None = None
+    seen: dict[tuple[str, str], Seen] = {}
+    for flow, source, below in wanted:
+        try:
+            if (source.tenant, source.id) not in seen:
+                seen[source.tenant, source.id] = _look(engine, source, below)
+            created += _create(engine, flow, source, seen[source.tenant, source.id], counts)
+        except EftError as error:
+            trouble = _after(engine, flow, error, counts) or trouble
+    return Taken(tuple(created), trouble)
+
+
+def _wanted(flow: Flow, source: S3Endpoint, key: str) -> str | None:
+    """Returns the key's path below the endpoint where the flow's directory and pattern take it, else None."""
+    root = f"{source.prefix}/" if source.prefix else ""
+    if not key.startswith(root):
+        return None
+    below = key[len(root) :]
+    selection = flow.selection
+    directory = f"{selection.directory}/" if selection.directory else ""
+    if not below.startswith(directory):
+        return None
+    rest = below[len(directory) :]
+    if not rest or ("/" in rest and not selection.recursive):
+        return None
+    return below if selection.names(rest) else None
+
+
+def _look(engine: Engine, source: S3Endpoint, below: str) -> Seen:
+    until = engine.limits.shut_until(source.id)
+    if until is not None:
+        msg = f"endpoint {source.id} has failed repeatedly; it is tried again at {until:%H:%M:%S} UTC"
+        raise Transient(msg, reason="breaker_open", retry_after=until - engine.clock.now())
+    with engine.stores.open(source) as store:
+        file = store.stat(RemotePath(below))
+    engine.limits.succeeded(source.id)
+    try:
+        why = None if remote_path(below) == below else "has an empty component ('//')"
+    except Permanent as error:
+        why = str(error)
+    return file if why is None else RefusedName(shown=display(below), why=why, fingerprint=file.fingerprint)
+
+
+def _create(engine: Engine, flow: Flow, source: S3Endpoint, seen: Seen, counts: Counter[str]) -> list[Transfer]:
+    destination = engine.registry.endpoint(flow.tenant, flow.destination)
+    refuse_unpinned(destination)
+    if isinstance(seen, RefusedName):
+        return _refuse(engine, flow, seen, counts, ends=(source, destination))
+    if flow.selection.why_not(seen, now=engine.clock.now()) is not None:
+        counts["not_selected"] += 1
+        return []
+    ids = [found_id(flow, seen)]
+    if engine.ledger.known(ids) | engine.ownership.known(ids):
+        counts["known"] += 1
+        return []
+    try:
+        transfer = found_transfer(engine, flow, seen, source=source, destination=destination)
+    except Permanent as error:
+        named = RefusedName(shown=seen.path, why=str(error), fingerprint=seen.fingerprint)
+        return _refuse(engine, flow, named, counts, ends=(source, destination))
+    transfer, existing = put_on_record(engine, transfer)
+    counts["created" if existing is None else "known"] += 1
+    return [transfer] if existing is None else []
+
+
+def _refuse(engine: Engine, flow: Flow, name: RefusedName, counts: Counter[str], *, ends: tuple[Endpoint, Endpoint]) -> list[Transfer]:
+    """A name that cannot be moved becomes the same dead transfer that a listing makes of it."""
+    counts["refused_name"] += 1
+    unique = f"{name.shown}|{name.fingerprint.key()}"
+    engine.ledger.create(refused_transfer(engine, flow, shown=name.shown, why=name.why, unique=unique, kinds=ends))
+    return []
+
+
+def _after(engine: Engine, flow: Flow, error: EftError, counts: Counter[str]) -> EftError | None:
+    """Returns the error if the event must come again; what no repetition helps is left to the listing, visibly."""
+    if error.reason == "source_missing":
+        counts["vanished"] += 1
+        return None
+    if error.endpoint is not None:
+        engine.limits.failed(error.endpoint, reason=error.reason)
+    counts["refused" if isinstance(error, Permanent) else "again"] += 1
+    log.warning("arrival not taken", extra={"tenant": flow.tenant, "flow": flow.id, "reason": error.reason, "error": str(error)})
+    return None if isinstance(error, Permanent) else error

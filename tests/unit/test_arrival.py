@@ -1,0 +1,256 @@
+"""Events of buckets become transfers: each version once, whatever order they come in and however often."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from eft.domain.arrival import Arrived, Passed, events_in
+from eft.domain.fingerprint import Fingerprint
+from eft.domain.flow import Arrival, Flow
+from eft.domain.transfer import State
+from eft.errors import Permanent, Transient
+from eft.journey.arrive import arrive
+from eft.journey.discover import bundled
+from tests.world import World
+
+BUCKET = "bucket-s3-a"
+
+
+def _event(key: str = "in/a.csv", *, kind: str = "Object Created", **fields: Any) -> str:  # noqa: ANN401 - any part of it
+    """An event as EventBridge sends it."""
+    told = {
+        "version": "0",
+        "id": "e1",
+        "detail-type": kind,
+        "source": "aws.s3",
+        "account": "000000000000",
+        "time": "2025-03-30T12:00:00Z",
+        "region": "us-gov-west-1",
+        "resources": [f"arn:aws-us-gov:s3:::{BUCKET}"],
+        "detail": {
+            "version": "0",
+            "bucket": {"name": BUCKET},
+            "object": {"key": key, "size": 3, "etag": "e", "version-id": "v1", "sequencer": "0055"},
+            "request-id": "r",
+            "reason": "PutObject",
+        },
+    }
+    return json.dumps({**told, **fields})
+
+
+def _record(key: str = "in/a.csv", name: str = "ObjectCreated:Put") -> dict[str, Any]:
+    """A record as S3 sends it."""
+    return {
+        "eventVersion": "2.1",
+        "eventSource": "aws:s3",
+        "eventName": name,
+        "s3": {"bucket": {"name": BUCKET}, "object": {"key": key, "size": 3, "eTag": "e", "versionId": "v1"}},
+    }
+
+
+# -- what is told ------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_of_eventbridge_has_its_key_as_it_is() -> None:
+    """Signs that look encoded are part of the name."""
+    assert events_in(_event("in/a+b %41.csv")) == [Arrived(bucket=BUCKET, key="in/a+b %41.csv", version="v1", etag="e", size=3)]
+
+
+def test_a_notification_has_records_with_encoded_keys() -> None:
+    """Several in one message, in order; deletes and others among them are passed."""
+    records = [_record("in/a+b+%C3%BC.csv"), _record(name="ObjectRemoved:Delete"), _record("in/c%2Bd.csv", "s3:ObjectCreated:Copy")]
+    told = events_in(json.dumps({"Records": records}))
+    assert told == [
+        Arrived(bucket=BUCKET, key="in/a b ü.csv", version="v1", etag="e", size=3),
+        Passed("other_event"),
+        Arrived(bucket=BUCKET, key="in/c+d.csv", version="v1", etag="e", size=3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (json.dumps({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": BUCKET}), "test_event"),
+        (_event(kind="Object Deleted"), "other_event"),
+        (_event(kind="Object Tags Added", detail=None), "other_event"),
+        (_event(source="custom.app"), "other_event"),
+    ],
+)
+def test_other_events_are_passed(body: str, why: str) -> None:
+    """Tests, deletes, and what is no event of S3."""
+    assert events_in(body) == [Passed(why)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        "{}",
+        "[" * 100_000,
+        _event(""),
+        _event(detail={}),
+        _event(detail=None),
+        _event(detail={"bucket": {"name": BUCKET}, "object": {"key": 5}}),
+        _event(detail={"bucket": {"name": ""}, "object": {"key": "a"}}),
+        json.dumps({"Records": [5]}),
+        json.dumps({"Records": [_record(), {**_record(), "s3": None}]}),
+        json.dumps({"Records": [_record("%FF")]}),
+    ],
+)
+def test_a_malformed_message_is_refused(body: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(Permanent) as refused:
+        events_in(body)
+    assert refused.value.reason == "event_malformed"
+
+
+# -- what becomes of it ------------------------------------------------------------------------------------------------
+
+
+def _waiting(world: World, destination: str = "sftp-b", *, source: str = "s3-a", **selection: object) -> Flow:
+    """A flow that waits for arrivals."""
+    flow = world.flow(source, destination, selection=selection)
+    changed = flow.model_copy(update={"trigger": Arrival(), "revision": flow.revision + 1})
+    world.registry.change_flow(changed)
+    return changed
+
+
+def _arrive(world: World, *keys: str, bucket: str = BUCKET) -> Counter[str]:
+    """Carries events through, queues what follows, and returns the counts."""
+    counts: Counter[str] = Counter()
+    for key in keys:
+        taken = arrive(world.engine, Arrived(bucket=bucket, key=key), counts)
+        assert taken.trouble is None
+        world.queue += bundled(world.engine, list(taken.created))
+    return counts
+
+
+def test_an_arrival_is_delivered() -> None:
+    """From the event to the file at the destination."""
+    world = World()
+    _waiting(world)
+    world.server("s3-a").put("in/a.csv", b"abc")
+    assert _arrive(world, "in/a.csv") == {"created": 1}
+    world.drain()
+    assert world.server("sftp-b").finals() == {"out/a.csv": b"abc"}
+    assert [row.state for row in world.ledger.rows()] == [State.SETTLED]
+
+
+def test_each_version_moves_once_however_events_come() -> None:
+    """Duplicates, shuffled order and the listing besides make one transfer of each version; a new version is a new one."""
+    world = World()
+    flow = _waiting(world)
+    keys = [f"in/{number}.csv" for number in range(40)]
+    for key in keys:
+        world.server("s3-a").put(key, key.encode())
+    events = keys + keys[::3]
+    random.Random(4).shuffle(events)
+    counts = _arrive(world, *events)
+    assert counts == {"created": 40, "known": 14}
+    world.run(flow)
+    assert len(world.ledger.rows()) == 40
+    world.clock.advance(timedelta(seconds=5))
+    world.server("s3-a").put("in/0.csv", b"new")
+    assert _arrive(world, "in/0.csv", "in/0.csv") == {"created": 1, "known": 1}
+
+
+def test_what_the_listing_found_first_is_known_to_its_event() -> None:
+    """Listings of S3 show no version ids, events do: both see the same."""
+    world = World()
+    flow = _waiting(world)
+    world.server("s3-a").put("in/a.csv", b"abc")
+    world.run(flow)
+    assert _arrive(world, "in/a.csv") == {"known": 1}
+
+
+def test_a_prefix_with_many_flows_serves_each() -> None:
+    """Every flow whose directory and pattern take the key, at the price of one look at the object."""
+    world = World()
+    for pattern in ("*.csv", "*", "a.*", "*.txt"):
+        _waiting(world, glob=pattern)
+    _waiting(world, directory="other")
+    _waiting(world, directory="", recursive=True)
+    _waiting(world, directory="")
+    world.server("s3-a").put("in/a.csv", b"abc")
+    assert _arrive(world, "in/a.csv") == {"created": 4}
+    assert world.server("s3-a").calls["stat"] == 1
+
+
+def test_a_subdirectory_is_taken_only_by_recursive_flows() -> None:
+    """As a listing has it."""
+    world = World()
+    _waiting(world)
+    _waiting(world, recursive=True)
+    world.server("s3-a").put("in/sub/a.csv", b"abc")
+    assert _arrive(world, "in/sub/a.csv") == {"created": 1}
+
+
+@pytest.mark.parametrize(
+    ("key", "bucket", "why"),
+    [
+        ("in/folder/", BUCKET, "no_file"),
+        ("in/.x.part", BUCKET, "no_file"),
+        ("in/gone.csv", BUCKET, "vanished"),
+        ("elsewhere/a.csv", BUCKET, "no_flow"),
+        ("inside.csv", BUCKET, "no_flow"),
+        ("in/a.csv", "bucket-s3-b", "unknown_bucket"),
+        ("in/small.csv", BUCKET, "not_selected"),
+    ],
+)
+def test_what_is_not_taken_is_counted(key: str, bucket: str, why: str) -> None:
+    """Folder markers, our own temporary names, deleted objects, other prefixes and buckets, and what the selection leaves out."""
+    world = World()
+    _waiting(world, min_size=2)
+    world.server("s3-a").put("in/small.csv", b"x")
+    assert _arrive(world, key, bucket=bucket) == {why: 1}
+    assert world.ledger.rows() == []
+
+
+def test_a_paused_flow_takes_nothing() -> None:
+    """Its bucket is no longer waited for."""
+    world = World()
+    flow = _waiting(world)
+    world.registry.change_flow(flow.model_copy(update={"enabled": False, "revision": flow.revision + 1}))
+    world.server("s3-a").put("in/a.csv", b"abc")
+    assert _arrive(world, "in/a.csv") == {"unknown_bucket": 1}
+
+
+def test_a_name_that_cannot_be_moved_is_shown_to_its_customer() -> None:
+    """A dead transfer says why, once."""
+    world = World()
+    _waiting(world, recursive=True)
+    world.server("s3-a").put("in//a.csv", b"abc")
+    assert _arrive(world, "in//a.csv", "in//a.csv") == {"refused_name": 2}
+    (row,) = world.ledger.rows()
+    assert (row.state, row.reason) == (State.DEAD, "name_invalid")
+
+
+def test_trouble_with_one_source_leaves_the_other_flows_alone() -> None:
+    """What could be created is; the event comes again for the rest, which finds the first known."""
+    world = World()
+    _waiting(world, source="s3-a")
+    stranger = world.registry.endpoint("acme", "s3-b").model_copy(update={"id": "s3-down", "bucket": BUCKET})
+    world.registry.add_endpoint(stranger)
+    _waiting(world, source="s3-down")
+    world.server("s3-a").put("in/a.csv", b"abc")
+    for expected in ("created", "known"):
+        counts: Counter[str] = Counter()
+        taken = arrive(world.engine, Arrived(bucket=BUCKET, key="in/a.csv"), counts)
+        assert isinstance(taken.trouble, Transient)
+        assert counts == {expected: 1, "again": 1}
+        assert len(taken.created) == (expected == "created")
+
+
+def test_the_fingerprint_of_an_event_is_that_of_a_listing() -> None:
+    """The version id does not enter a transfer's id."""
+    seen = Fingerprint(size=3, etag="e", version="v1")
+    assert seen.key() == Fingerprint(size=3, etag="e").key()
