@@ -21,7 +21,8 @@ from api.operation import (
 )
 from api.schemas.base import PageAsked
 from api.schemas.flows import FlowNew, FlowPage, FlowShown, RunShown
-from eft.domain.flow import Flow
+from eft.domain.endpoint import S3Endpoint
+from eft.domain.flow import Arrival, Flow
 from eft.errors import Conflict, NotFound
 from eft.journey.operate import run_flow
 
@@ -33,7 +34,10 @@ _CHANGED: TypeAdapter[object] = TypeAdapter(FlowNew)
 @flows.post("")
 @operation(summary="Create a flow", scope=Scope.FLOWS_WRITE, body=FlowNew, answer=FlowShown, status=201, etag=True)
 def create(body: FlowNew) -> Answered:
-    """Both endpoints must exist. With a trigger `interval` or `cron` it runs by itself from now on, unless `enabled` is false."""
+    """Both endpoints must exist. With any trigger but `manual` it runs by itself from now on, unless `enabled` is false.
+
+    With the trigger `arrival` the source must be an S3 endpoint.
+    """
     _check_endpoints(body)
     core = engine()
     made = _built(body, id_=f"fl-{core.clock.nonce()}", revision=1)
@@ -181,6 +185,8 @@ def _check_endpoints(body: FlowNew) -> None:
     missing = [field for field in ("source", "destination") if not endpoint_exists(getattr(body, field))]
     if missing:
         raise invalid(*(FieldError(field=f"/{field}", message="is no endpoint of yours; see GET /v1/endpoints") for field in missing))
+    if isinstance(body.trigger, Arrival) and not isinstance(engine().registry.endpoint(caller().tenant, body.source), S3Endpoint):
+        raise invalid(FieldError(field="/source", message="must be an S3 endpoint, because the trigger waits for arrivals in a bucket"))
 
 
 def endpoint_exists(endpoint_id: str) -> bool:

@@ -113,6 +113,8 @@ def test_create(acme: Client, world: World) -> None:
         ({"trigger": {"kind": "cron", "cron": "61 * * * *"}}, "/trigger/cron"),
         ({"trigger": {"kind": "cron", "cron": "* * * * *", "timezone": "Mars/Base"}}, "/trigger/timezone"),
         ({"trigger": {"kind": "manual", "cron": "* * * * *"}}, "/trigger/cron"),
+        ({"source": "sftp-a", "trigger": {"kind": "arrival"}}, "/source"),
+        ({"source": "s3-a", "trigger": {"kind": "arrival", "listed_every": "PT1S"}}, "/trigger/listed_every"),
         ({"enabled": "true"}, "/enabled"),
         ({"tenant": "other"}, "/tenant"),
         ({"revision": 3}, "/revision"),
@@ -122,6 +124,15 @@ def test_bad_flow(acme: Client, world: World, changes: dict[str, Any], field: st
     """Each bad value is refused with 422 that names its field; nothing is kept."""
     assert field in fields(problem(acme.post(PATH, flow(**changes)), 422, "request_invalid"))
     assert world.registry.flows("acme").items == []
+
+
+def test_a_flow_may_wait_for_arrivals_in_a_bucket(acme: Client, world: World) -> None:
+    """It is found by its bucket from then on, and cannot be moved to a source that has none."""
+    made = create(acme, source="s3-a", trigger={"kind": "arrival"})
+    assert made["trigger"] == {"kind": "arrival", "listed_every": "PT1H"}
+    assert [(found.id, source.id) for found, source in world.registry.arrival_flows("bucket-s3-a")] == [(made["id"], "s3-a")]
+    refused = acme.patch(f"{PATH}/{made['id']}", {"source": "sftp-a"}, If_Match='"1"')
+    assert fields(problem(refused, 422, "request_invalid")) == ["/source"]
 
 
 def test_both_endpoints_unknown(acme: Client, other: Client) -> None:
