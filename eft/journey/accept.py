@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from eft.domain.endpoint import Endpoint, SftpEndpoint
 from eft.domain.fingerprint import RemoteFile
@@ -12,6 +13,8 @@ from eft.domain.transfer import Event, Place, State, Transfer
 from eft.errors import Conflict, NotFound, Permanent, Transient
 from eft.journey.messages import Message, next_message
 from eft.ports import Durability, Engine
+
+NO_EVIDENCE: Final = "the region that had it may have delivered it alone; rejoin decides"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,9 @@ def put_on_record(engine: Engine, transfer: Transfer) -> tuple[Transfer, Transfe
         return transfer.with_(elsewhere=remembered.home), journalled
     if journalled is not None:
         return transfer, _row_or_journalled(engine, journalled)
+    if not remembered.evidence and (transfer.flow is not None or transfer.request_hash is not None):
+        # It may be the same file, or the same request, that the other region delivered alone.
+        transfer = transfer.to(State.HELD, now=transfer.created, reason="no_evidence", error=NO_EVIDENCE)
     return transfer, engine.ledger.create(transfer)
 
 

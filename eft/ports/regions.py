@@ -138,6 +138,8 @@ class Remembered:
     region_epoch: int = 0
     existing: Transfer | None = None
     """The transfer as this region's journal had it before."""
+    evidence: bool = True
+    """Whether this region knows everything that may have been delivered so far."""
 
 
 class Durability(StrEnum):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from eft.domain.ownership import Intent, JournalEntry
 from eft.domain.transfer import State, Transfer
 from eft.errors import EftError, LostOwnership
+from eft.journey.accept import NO_EVIDENCE
 from eft.journey.messages import Message, next_message
 from eft.ports import Engine
 
@@ -60,7 +61,7 @@ def adopt_row(engine: Engine, held: Transfer, *, evidence: Transfer | None, inte
 
 def _row_of(entry: JournalEntry, intent: Intent | None, *, region_epoch: int, evidence: bool, engine: Engine) -> Transfer | None:
     now = engine.clock.now()
-    if intent is not None and not intent.abandoned and intent.row:
+    if evidence and intent is not None and not intent.abandoned and intent.row:
         return _committing(intent, region_epoch=region_epoch).with_(due_at=now)
     try:
         row = Transfer.model_validate_json(entry.row)
@@ -77,7 +78,7 @@ def _row_of(entry: JournalEntry, intent: Intent | None, *, region_epoch: int, ev
     fresh = fresh.with_(attempt=max(fresh.attempt, attempt)).noted(now=now, reason="adopted", by=engine.ownership.region)
     if evidence:
         return fresh
-    return fresh.to(State.HELD, now=now, reason="no_evidence", error="the region that had it may have delivered it alone; rejoin decides")
+    return fresh.to(State.HELD, now=now, reason="no_evidence", error=NO_EVIDENCE)
 
 
 def _committing(intent: Intent, *, region_epoch: int) -> Transfer:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Phase, Standing
 from eft.domain.transfer import Transfer
-from eft.errors import EftError, LostOwnership, Undecidable
+from eft.errors import EftError, LostOwnership, Transient, Undecidable
 from eft.ports import Durability, OwnershipTable, Remembered
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class RegionPair:
         else:
             before = None if demand_both and durability is Durability.ONE else self._own.journal(entry)
         existing = None if before is None else Transfer.model_validate_json(before.row)
-        return Remembered(durability=durability, home=row.home, region_epoch=row.region_epoch, existing=existing)
+        return Remembered(durability=durability, home=row.home, region_epoch=row.region_epoch, existing=existing, evidence=row.evidence)
 
     def known(self, transfers: Sequence[str]) -> set[str]:
         """One batch of reads of the own journal."""
@@ -85,7 +85,11 @@ class RegionPair:
             raise LostOwnership(msg)
         self._check(self._own.intend(intent, home=self.region, mode=standing.mode), intent, where=self.region)
         if standing.mode is Mode.DUAL:
-            self._check(self._peer.intend(intent, home=self.region, mode=None), intent, where="the peer")
+            answer = self._peer.intend(intent, home=self.region, mode=None)
+            if answer is IntentAnswer.OTHER_TOKEN and not self._peer.partition(intent.partition).evidence:
+                msg = f"the peer has yet to be told what was decided about transfer {intent.transfer}: rejoin is under way"
+                raise Transient(msg, reason="rejoining", counts=False)
+            self._check(answer, intent, where="the peer")
 
     @staticmethod
     def _check(answer: IntentAnswer, intent: Intent, *, where: str) -> None:

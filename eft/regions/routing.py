@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from eft.domain.names import partition_of_id
-from eft.domain.transfer import Transfer
+from eft.domain.ownership import Intent
+from eft.domain.transfer import MOVES, Receipt, State, Transfer
 from eft.errors import NotFound
 from eft.journey.operate import owned_transfer
 from eft.ports import Engine, Ledger
@@ -52,4 +53,22 @@ def _journalled(engine: Engine, transfer_id: str) -> Transfer | None:
     if engine.peer is None:
         return None
     entry = engine.peer.own.journal_entry(transfer_id)
-    return None if entry is None else Transfer.model_validate_json(entry.row)
+    if entry is None:
+        return None
+    accepted, intent = Transfer.model_validate_json(entry.row), engine.peer.own.intent(transfer_id)
+    return _came_to_rest(accepted, intent) if entry.closed else accepted
+
+
+def _came_to_rest(accepted: Transfer, intent: Intent | None) -> Transfer:
+    """Returns what is left to know of a transfer whose row was lost with its region: it was delivered, or cancelled."""
+    known = "known_from_journal"
+    if intent is None or intent.abandoned or not intent.row:
+        cancelled = State.CANCELLED in MOVES[accepted.state]
+        return accepted.to(State.CANCELLED, now=accepted.since, reason=known) if cancelled else accepted
+    announced = Transfer.model_validate_json(intent.row)
+    if announced.commit is None or announced.state is not State.COMMITTING:
+        return announced
+    commit, at = announced.commit, announced.since
+    receipt = Receipt(path=commit.path, size=commit.size, checksum=commit.checksum, at=at)
+    delivered = announced.with_(receipt=receipt, claim_until=None).to(State.DELIVERED, now=at, reason=known)
+    return delivered.to(State.SETTLED, now=at, reason=known)

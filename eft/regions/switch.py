@@ -121,7 +121,8 @@ def solo(engine: Engine, number: int, order: Order) -> Partition:
 def rejoin(engine: Engine, number: int, order: Order) -> Partition:
     """Brings a solo home and its peer together again, and ends with both acks needed and everything known at the peer.
 
-        peer learns who is home, and that it lacks evidence ─ home turns dual ─ journals and intents are copied ─ peer has the evidence
+        peer learns who is home, and that it lacks evidence ─ home turns dual ─ what waited for evidence is decided
+        ─ what the peer announced alone is learnt, or written off ─ journals and intents are copied ─ peer has the evidence
 
     Raises:
         Permanent: `not_home`, `both_home`; Transient: `peer_unreachable`; Conflict: `partition_changed`.
@@ -139,7 +140,8 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
     if here.mode is Mode.SOLO:
         here = _change(engine, own, here, order, mode=Mode.DUAL)
     _reconcile(engine, peer, number, here.region_epoch)
-    _tell_everything(engine, peer, number)
+    _compare_intents(engine, peer, number, here.region_epoch)
+    _tell_everything(engine, peer, number, here.region_epoch)
     _change(engine, peer.table, there, order, evidence=True)
     return here if here.evidence else _change(engine, own, here, order, evidence=True)
 
@@ -151,7 +153,7 @@ def _reconcile(engine: Engine, peer: Peer, number: int, region_epoch: int) -> No
     for ours in engine.ledger.unsettled(number):
         if ours.state is State.HELD and ours.reason == "no_evidence":
             evidence = theirs.get(ours.id) or _row(peer.ledger, ours.id)
-            adopt_row(engine, ours, evidence=evidence, intent=peer.table.intent(ours.id))
+            adopt_row(engine, ours, evidence=evidence, intent=peer.table.intent(ours.id) or peer.own.intent(ours.id))
     for row in theirs.values():
         _carry_over(engine, row, peer.ledger, engine.ledger, to=here, region_epoch=region_epoch)
 
@@ -163,16 +165,47 @@ def _row(ledger: Ledger, transfer: str) -> Transfer | None:
         return None
 
 
-def _tell_everything(engine: Engine, peer: Peer, number: int) -> None:
-    """Copies what the peer may have missed: journals, intents, and the rows accepted here alone."""
-    own = _own(engine)
-    for entry in own.journals(number, open_only=False):
-        peer.table.journal(entry)
-    for row in engine.ledger.unsettled(number):
-        peer.table.journal(JournalEntry(partition=number, transfer=row.id, row=row.model_dump_json(exclude_defaults=True)))
-    home = engine.ownership.region
+def _compare_intents(engine: Engine, peer: Peer, number: int, region_epoch: int) -> None:
+    """Decides what the peer announced as home and this region never acknowledged.
+
+    Committed alone, it is learnt: this region knows the transfer from now on. Else it can never be committed, for the gate is
+    against it: it is written off, so that it neither stands in the way of our own attempt nor is recovered after a later promotion.
+    """
+    own, here = peer.own, engine.ownership.region
+    for intent in peer.table.intents(number):
+        ours, row = own.intent(intent.transfer), _row(engine.ledger, intent.transfer)
+        goes_on = row is not None and row.commit is not None and row.commit.token == intent.token
+        if intent.abandoned or goes_on or (ours is not None and ours.token == intent.token):
+            continue
+        theirs = _row(peer.ledger, intent.transfer)
+        if theirs is not None and theirs.receipt is not None:
+            own.intend(intent.model_copy(update={"region_epoch": region_epoch}), home=here, mode=None)
+            own.journal(JournalEntry(partition=number, transfer=intent.transfer, row=intent.row, closed=True))
+        else:
+            # As attempt 0, so that whichever comes next is a later one.
+            written_off = intent.model_copy(update={"region_epoch": region_epoch, "abandoned": True, "attempt": 0})
+            peer.table.intend(written_off, home=here, mode=None)
+
+
+def _tell_everything(engine: Engine, peer: Peer, number: int, region_epoch: int) -> None:
+    """Copies what the peer may have missed: journals, intents, what was accepted here alone, and what has come to rest since."""
+    own, here = peer.own, engine.ownership.region
+    moving = {row.id: row.model_dump_json(exclude_defaults=True) for row in engine.ledger.unsettled(number)}
+    told = {entry.transfer: entry for entry in own.journals(number, open_only=False)}
+    for transfer, text in moving.items():
+        told.setdefault(transfer, JournalEntry(partition=number, transfer=transfer, row=text))
     for intent in own.intents(number):
-        peer.table.intend(intent, home=home, mode=None)
+        # Under the present era, or the peer's gate would be against it.
+        peer.table.intend(intent.model_copy(update={"region_epoch": region_epoch}), home=here, mode=None)
+        closed = intent.transfer not in moving
+        told.setdefault(intent.transfer, JournalEntry(partition=number, transfer=intent.transfer, row=intent.row, closed=closed))
+    known = peer.table.journalled(list(told))
+    for transfer in told.keys() - known:
+        peer.table.journal(told[transfer])
+    for entry in peer.table.journals(number):
+        row = _row(engine.ledger, entry.transfer)
+        if row is not None and row.state in FINAL and row.elsewhere is None:
+            peer.table.close_journal(entry.transfer)
 
 
 def _follow(engine: Engine, own: OwnershipTable, here: Partition, there: Partition, order: Order) -> Partition:
@@ -268,4 +301,4 @@ def will_be_held(engine: Engine, number: int, *, old_home_may_be_solo: bool) -> 
     """Yields what a promotion would hold: shown before it happens."""
     own = _own(engine)
     if old_home_may_be_solo or not own.partition(number).evidence:
-        yield from (entry for entry in own.journals(number) if own.intent(entry.transfer) is None)
+        yield from own.journals(number)
