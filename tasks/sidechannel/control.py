@@ -71,10 +71,10 @@ class ControlStep(bootsteps.StartStopStep):
         self._thread.start()
 
     def stop(self, _consumer: object) -> None:
-        """Ends the listening."""
+        """Ends the listening; a worker that leaves does not wait for it."""
         self._stopping.set()
         thread, self._thread = self._thread, None
-        if thread is not None:
+        if thread is not None and not drain.draining():
             thread.join(LEAVE_WITHIN)
 
     shutdown = stop
