@@ -39,12 +39,15 @@ def drain(engine: Engine, number: int, order: Order) -> Partition:
 
 
 def undrain(engine: Engine, number: int, order: Order) -> Partition:
-    """Takes a drain back.
+    """Takes a drain back, as long as nothing was handed over.
 
     Raises:
-        Permanent: `not_home`; Conflict: `partition_changed`.
+        Permanent: `not_home`, `released`; Conflict: `partition_changed`.
     """
     seen = _home_row(engine, number)
+    if seen.phase is Phase.RELEASED:
+        msg = f"partition {number} is on its way: hand it over again, or promote the other region"
+        raise Permanent(msg, reason="released")
     return seen if seen.phase is Phase.ACTIVE else _change(engine, _own(engine), seen, order, phase=Phase.ACTIVE)
 
 
@@ -200,7 +203,7 @@ def _tell_everything(engine: Engine, peer: Peer, number: int, region_epoch: int)
         closed = intent.transfer not in moving
         told.setdefault(intent.transfer, JournalEntry(partition=number, transfer=intent.transfer, row=intent.row, closed=closed))
     known = peer.table.journalled(list(told))
-    for transfer in told.keys() - known:
+    for transfer in sorted(told.keys() - known):
         peer.table.journal(told[transfer])
     for entry in peer.table.journals(number):
         row = _row(engine.ledger, entry.transfer)
@@ -228,7 +231,7 @@ def return_strays(engine: Engine, number: int) -> int:
     there = peer.own.partition(number)
     if there.home != peer.region:
         return 0
-    strays = list(engine.ledger.unsettled(number))
+    strays = [row for row in engine.ledger.unsettled(number) if row.region_epoch <= there.region_epoch]
     for row in strays:
         _carry_over(engine, row, engine.ledger, peer.ledger, to=peer.region, region_epoch=there.region_epoch)
     untold = _untold(peer, number)
@@ -245,21 +248,29 @@ def _untold(peer: Peer, number: int) -> list[JournalEntry]:
 
 
 def _carry_over(engine: Engine, row: Transfer, source: Ledger, target: Ledger, *, to: str, region_epoch: int) -> None:
-    """Moves one row: fences whoever still has it, writes it in the other ledger IF that has none of this era, and ends it in its own."""
+    """Moves one row: fences whoever still has it, writes it in the other ledger IF that has none of this era, and ends it in its own.
+
+    A row of a later era has just come from there and stays; so does one that the other ledger holds to be here.
+    """
+    if row.region_epoch > region_epoch:
+        return
     worker = f"switch-{engine.clock.nonce()}"
     claimed = source.claim(row.id, worker=worker, now=engine.clock.now(), lease=engine.tuning.lease, force=True)
     if claimed is None or claimed.elsewhere is not None or claimed.state in FINAL:
         return
     commit = claimed.commit and claimed.commit.model_copy(update={"region_epoch": region_epoch, "attempted": True})
-    _copy(source, target, claimed.with_(region_epoch=region_epoch, commit=commit, due_at=engine.clock.now()))
+    moved = claimed.with_(region_epoch=region_epoch, commit=commit, due_at=engine.clock.now())
+    if claimed.region_epoch > region_epoch or not (_copy(source, target, moved) or target.load(row.id).elsewhere is None):
+        source.save(claimed.with_(claim_until=None), was=claimed.state)
+        return
     source.save(claimed.with_(elsewhere=to, claim_until=None, due_at=None), was=claimed.state)
     release_paths(replace(engine, ledger=source), claimed, delivered=False)
 
 
-def _copy(source: Ledger, target: Ledger, row: Transfer) -> None:
-    """Copies a row with the parts and the reservation of its open attempt."""
+def _copy(source: Ledger, target: Ledger, row: Transfer) -> bool:
+    """Copies a row with the parts and the reservation of its open attempt; returns whether the row was written."""
     if not target.adopt(row.with_(claim_until=None, elsewhere=None, fence=0)):
-        return
+        return False
     for upload in (row.upload, row.staging):
         for part in (source.parts(row.id, attempt=upload.attempt) if upload is not None else {}).values():
             target.record_part(row.id, attempt=upload.attempt if upload else 0, done=part)
@@ -267,6 +278,7 @@ def _copy(source: Ledger, target: Ledger, row: Transfer) -> None:
         order = int((row.fingerprint.modified if row.fingerprint and row.fingerprint.modified else row.created).timestamp() * 1000)
         origin = f"{row.source.endpoint}:{row.source.path}"
         target.reserve(endpoint=row.destination.endpoint, path=row.upload.path, transfer=row.id, source=origin, order=order)
+    return True
 
 
 def _home_row(engine: Engine, number: int) -> Partition:

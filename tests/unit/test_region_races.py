@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from eft.domain.names import partition_of
-from eft.domain.transfer import State
-from eft.errors import Permanent
+from eft.domain.ownership import Partition
+from eft.domain.transfer import State, Transfer
+from eft.errors import Conflict, Permanent, Transient
 from eft.journey.messages import next_message
-from eft.regions.switch import Order, drain, hand_over, promote, rejoin, solo
+from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo, undrain
 from tests.fake_regions import WEST, Pair
 from tests.world import TENANT, World
 
@@ -72,3 +73,62 @@ def test_a_switch_takes_reservations_along(pair: Pair) -> None:
     hand_over(other.engine, number, ORDER)
     second = home.submit("s3-a", "sftp-b")
     assert home.until_rest(second).state is State.SETTLED
+
+
+def test_a_hand_over_once_begun_is_not_taken_back(pair: Pair) -> None:
+    """What was carried over already would be nobody's: a released partition goes on, or the other region is promoted."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    drain(home.engine, number, ORDER)
+    pair.tables[other.engine.ownership.region].change = refuse  # type: ignore[method-assign]
+    with pytest.raises(Transient):
+        hand_over(home.engine, number, ORDER)
+    del pair.tables[other.engine.ownership.region].change
+    with pytest.raises(Permanent) as error:
+        undrain(home.engine, number, ORDER)
+    assert error.value.reason == "released"
+    hand_over(home.engine, number, ORDER)
+    assert other.until_rest(transfer).state is State.SETTLED
+
+
+def refuse(*_: object, **__: object) -> bool:
+    """A table that does not answer."""
+    raise Transient("the peer region does not answer", reason="peer_unreachable")
+
+
+def test_what_arrives_in_a_hand_over_is_not_sent_back(pair: Pair) -> None:
+    """The coming home's upkeep, which runs between a row's arrival and the partition's, leaves the row; nothing goes astray."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    drain(home.engine, number, ORDER)
+    table = pair.tables[other.engine.ownership.region]
+    change = table.change
+
+    def upkeep_first(new: Partition, *, seen: Partition) -> bool:
+        return_strays(other.engine, number)
+        return change(new, seen=seen)
+
+    table.change = upkeep_first  # type: ignore[method-assign]
+    hand_over(home.engine, number, ORDER)
+    assert other.until_rest(transfer).state is State.SETTLED
+
+
+def test_a_switch_that_slept_through_another_moves_nothing(pair: Pair) -> None:
+    """A rejoin that wakes after its partition has come back to the old home leaves the rows of the later era where they are."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    claim = home.ledger.claim
+
+    def slept(*args: object, **named: object) -> Transfer | None:
+        home.ledger.claim = claim  # type: ignore[method-assign]
+        rejoin(other.engine, number, ORDER)
+        drain(other.engine, number, ORDER)
+        hand_over(other.engine, number, ORDER)
+        return claim(*args, **named)  # type: ignore[arg-type]
+
+    home.ledger.claim = slept  # type: ignore[method-assign]
+    with pytest.raises(Conflict):
+        rejoin(other.engine, number, ORDER)
+    assert home.ledger.load(transfer.id).elsewhere is None
+    assert home.until_rest(transfer).state is State.SETTLED
