@@ -72,7 +72,9 @@ def hand_over(engine: Engine, number: int, order: Order) -> Partition:
         raise Permanent(msg, reason="not_draining")
     rows = list(engine.ledger.unsettled(number))
     now = engine.clock.now()
-    busy = [row.id for row in rows if row.state is State.COMMITTING or (row.claim_until or now) > now]
+    # Once released, a committing transfer is recovered by its token in the next home: here nobody may any more.
+    waits = here.phase is Phase.DRAINING
+    busy = [row.id for row in rows if (waits and row.state is State.COMMITTING) or (row.claim_until or now) > now]
     if busy:
         msg = f"{len(busy)} transfers of partition {number} are claimed or committing, such as {busy[0]}; ask again"
         raise Transient(msg, reason="still_busy", retry_after=timedelta(seconds=5))

@@ -9,9 +9,11 @@ from eft.domain.ownership import Partition
 from eft.domain.transfer import State, Transfer
 from eft.errors import Conflict, Permanent, Transient
 from eft.journey.messages import next_message
+from eft.journey.operate import redrive
 from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo, undrain
+from tests.crashes import watch
 from tests.fake_regions import WEST, Pair
-from tests.world import TENANT, World
+from tests.world import SMALL, TENANT, World
 
 ORDER = Order(by="op@example.org", why="test", ticket="T-1")
 
@@ -132,3 +134,26 @@ def test_a_switch_that_slept_through_another_moves_nothing(pair: Pair) -> None:
         rejoin(other.engine, number, ORDER)
     assert home.ledger.load(transfer.id).elsewhere is None
     assert home.until_rest(transfer).state is State.SETTLED
+
+
+def test_what_is_redriven_while_its_partition_is_on_its_way_is_recovered_in_the_next_home(pair: Pair) -> None:
+    """A held transfer that goes back to committing between two homes does not keep the partition from arriving."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    server = home.server("sftp-b")
+    watch(home, lambda label: server.files.clear() if label == "sftp-b.commit:before" else None)
+    assert home.until_rest(transfer).reason == "token_gone"
+    drain(home.engine, number, ORDER)
+    table = pair.tables[other.engine.ownership.region]
+    table.change = refuse  # type: ignore[method-assign]
+    ledger, other.ledger.adopt = other.ledger.adopt, refuse  # type: ignore[method-assign]
+    with pytest.raises(Transient):
+        hand_over(home.engine, number, ORDER)
+    del table.change
+    other.ledger.adopt = ledger  # type: ignore[method-assign]
+    redrive(home.engine, TENANT, transfer.id, "op")
+    assert home.ledger.load(transfer.id).state is State.COMMITTING
+    pair.west.clock.advance(SMALL.lease)
+    assert hand_over(home.engine, number, ORDER).home == other.engine.ownership.region
+    row = other.until_rest(transfer)
+    assert (row.state, row.reason) == (State.HELD, "token_gone")
