@@ -118,7 +118,8 @@ def watch_bucket(session: boto3.Session, bucket: str, queue_url: str, *, endpoin
     events = session.client("events", endpoint_url=endpoint_url)
     told: Any = s3.get_bucket_notification_configuration(Bucket=bucket)
     told.pop("ResponseMetadata", None)
-    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration={**told, "EventBridgeConfiguration": {}})
+    wanted: Any = {**told, "EventBridgeConfiguration": {}}
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=wanted)
     # A rule's name has at most 64 characters, a bucket's 63.
     queue = queue_url.rpartition("/")[2]
     name = f"{queue[:40]}-{hashlib.sha256(bucket.encode()).hexdigest()[:16]}"
