@@ -94,7 +94,8 @@ def _ends(transfer: Transfer) -> list[str]:
         return (
             [transfer.destination.endpoint]
             if transfer.staged or transfer.commit
-            else [transfer.source.endpoint, transfer.destination.endpoint]
+            # Each once: a probe of a breaker that is open lets only its first asker through.
+            else list(dict.fromkeys([transfer.source.endpoint, transfer.destination.endpoint]))
         )
     return [transfer.source.endpoint] if step is Step.STAGE or transfer.policy.disposition is not Disposition.KEEP else []
 

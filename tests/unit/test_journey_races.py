@@ -81,3 +81,12 @@ def test_of_two_operators_at_once_one_is_refused(world: World, second: Callable[
     row = world.ledger.load(transfer.id)
     assert (row.state, row.redrives, row.claim_until) == (State.ACCEPTED, 1, None)
     assert world.until_rest(transfer).state is State.SETTLED
+
+
+def test_a_copy_within_one_endpoint_passes_its_own_probe(world: World) -> None:
+    """Once an endpoint's open breaker lets one through, a transfer from that endpoint to itself is not kept out by its own question."""
+    world.server("s3-a").put("in/a.bin", b"x")
+    for _ in range(5):
+        world.limits.failed("s3-a", reason="unreachable")
+    transfer = world.submit("s3-a", "s3-a")
+    assert world.until_rest(transfer).state is State.SETTLED
