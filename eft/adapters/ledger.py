@@ -22,34 +22,45 @@ A claim and what it guards, two workers A and B:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from eft.adapters.aws import AwsSession
+from eft.adapters.ledger_rows import (
+    RESTING_SHARDS,
+    check_format,
+    checked,
+    digest,
+    due_key,
+    due_of,
+    fire_key,
+    frozen_digest,
+    path_key,
+    reserved_shard,
+    resting_shard,
+    transfer_key,
+    transfer_of,
+    transfer_row,
+)
 from eft.adapters.table import Link, Row, Table, Value
 from eft.domain.cursor import cursor_after, read_cursor
 from eft.domain.flow import Flow
-from eft.domain.instants import fire_time, instant, millis, sortable
+from eft.domain.instants import fire_time, millis, sortable
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
-from eft.domain.transfer import FINAL, RESTING, ROW_FORMAT, State, Transfer
-from eft.errors import LostOwnership, NotFound, Permanent
+from eft.domain.transfer import FINAL, ROW_FORMAT, State, Transfer
+from eft.errors import LostOwnership, NotFound
 from eft.ports import Clock, Due, Page, Reservation
 
-INLINE_PARTS: Final = 100
-"""Parts that a commit keeps in its row; a longer list lies beside it, so that a row stays far below DynamoDB's 400 KB."""
 FROZEN_PARTS: Final = 1000
 """Parts in one item of a frozen list: about 50 KB compressed."""
 DELIVERIES_KEPT: Final = 64
 """Sources whose newest delivery a path remembers; beyond it the one delivered longest ago is forgotten."""
-_RESTING: Final = "resting-"
 _MINE: Final = "#fence = :fence AND #region_epoch <= :epoch"
 """A row that came back from another region counts its fence anew: a number of an earlier era is not the same number."""
-_OWN_ATTRIBUTES: Final = frozenset({"format", "state", "fence", "claim_until", "due_at"})
 
 
 class DynamoLedger:
@@ -65,19 +76,19 @@ class DynamoLedger:
         """One request. Our own row, met again after a lost answer, counts as created."""
         self._freeze(transfer)
         nonce = self._clock.nonce()
-        done, stands = self._table.put(_row(transfer) | {"created_by": nonce}, condition="attribute_not_exists(#pk)")
+        done, stands = self._table.put(transfer_row(transfer) | {"created_by": nonce}, condition="attribute_not_exists(#pk)")
         return None if done or stands is None or stands.get("created_by") == nonce else self._transfer(stands)
 
     def load(self, transfer_id: str) -> Transfer:
         """One request, consistent."""
-        row = self._table.get(*_transfer_key(transfer_id))
+        row = self._table.get(*transfer_key(transfer_id))
         if row is None:
             raise _unknown(transfer_id)
         return self._transfer(row)
 
     def known(self, transfer_ids: Sequence[str]) -> set[str]:
         """One request per 100 ids. Not consistent: a row created this moment may be missed, and `create` then meets it."""
-        keys = [_transfer_key(one) for one in dict.fromkeys(transfer_ids)]
+        keys = [transfer_key(one) for one in dict.fromkeys(transfer_ids)]
         return {pk.removeprefix("T#") for pk in self._table.get_many(keys, only="pk")}
 
     def claim(self, transfer_id: str, *, worker: str, now: datetime, lease: timedelta, force: bool = False) -> Transfer | None:
@@ -85,7 +96,7 @@ class DynamoLedger:
         free = "(attribute_not_exists(#claim_until) OR #claim_until < :now OR #claimant = :worker)"
         values: dict[str, Value] = {":one": 1, ":until": millis(now + lease), ":worker": worker, ":format": ROW_FORMAT}
         done, row = self._table.update(
-            *_transfer_key(transfer_id),
+            *transfer_key(transfer_id),
             # Without due_shard, in a resting state, due_at alone does not enter the index.
             "SET #fence = #fence + :one, #claim_until = :until, #claimant = :worker, #due_at = :until",
             condition="attribute_exists(#pk) AND #format <= :format" + ("" if force else f" AND {free}"),
@@ -95,13 +106,13 @@ class DynamoLedger:
             raise _unknown(transfer_id)
         if done:
             return self._transfer(row)
-        _check_format(row)
+        check_format(row)
         return None
 
     def renew(self, transfer: Transfer, *, until: datetime) -> None:
         """One request. A claim that was released is not raised again by a renewal that comes late."""
         done, _ = self._table.update(
-            *_transfer_key(transfer.id),
+            *transfer_key(transfer.id),
             "SET #claim_until = :until, #due_at = :until",
             condition=f"{_MINE} AND attribute_exists(#claim_until)",
             values={":until": millis(until), ":fence": transfer.fence, ":epoch": transfer.region_epoch},
@@ -116,7 +127,7 @@ class DynamoLedger:
         and content mean that the first try was written.
         """
         self._freeze(transfer)
-        row = _row(transfer)
+        row = transfer_row(transfer)
         changing = {name: value for name, value in row.items() if name not in {"pk", "sk", "fence"}}
         gone = [name for name in ("claim_until", "claimant", "due_at", "due_shard", "frozen") if name not in row]
         if transfer.claim_until is not None:
@@ -156,7 +167,7 @@ class DynamoLedger:
         keys = list(self._table.query(condition, values=values, index=index, backward=True, limit=limit + 1))
         shown = keys[:limit]
         rows = self._table.get_many([(key["pk"], key["sk"]) for key in shown])
-        found = [_transfer(rows[key["pk"]]) for key in shown if key["pk"] in rows]
+        found = [transfer_of(rows[key["pk"]]) for key in shown if key["pk"] in rows]
         items = [one for one in found if state in {None, one.state}]
         return Page(items, cursor_after(shown[-1]["created"], scope=scope) if len(keys) > limit else None)
 
@@ -175,16 +186,16 @@ class DynamoLedger:
     def parts(self, transfer_id: str, *, attempt: int) -> dict[int, PartDone]:
         """One request per MB: about 4,000 parts."""
         rows = self._table.query("#pk = :pk AND begins_with(#sk, :sk)", values={":pk": f"T#{transfer_id}", ":sk": f"P#{attempt}#"})
-        done = [PartDone.model_validate_json(_known(row)["body"]) for row in rows]
+        done = [PartDone.model_validate_json(checked(row)["body"]) for row in rows]
         return {one.number: one for one in done}
 
     # -- reservations --------------------------------------------------------------------------------------------------
 
     def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> Reservation:
         """One request."""
-        key = _digest(source)
+        key = digest(source)
         done, row = self._table.update(
-            *_path_key(endpoint, path),
+            *path_key(endpoint, path),
             "SET #holder = :me, #source = :key, #order = :order, #endpoint = :endpoint, #path = :path, #format = :format,"
             " #due_shard = :shard, #due_at = :now,"
             " #delivered = if_not_exists(#delivered, :none)",
@@ -196,7 +207,7 @@ class DynamoLedger:
                 ":order": order,
                 ":endpoint": endpoint,
                 ":path": path,
-                ":shard": _reserved(transfer[:2]),
+                ":shard": reserved_shard(transfer[:2]),
                 ":now": millis(self._clock.now()),
                 ":format": ROW_FORMAT,
                 ":none": {},
@@ -215,7 +226,7 @@ class DynamoLedger:
         expression = "REMOVE #holder, #source, #order, #due_shard, #due_at"
         values: dict[str, Value] = {":me": transfer}
         names: dict[str, str] = {}
-        key = _path_key(endpoint, path)
+        key = path_key(endpoint, path)
         if delivered:
             row = self._table.get(*key)
             if row is None or row.get("holder") != transfer:
@@ -231,7 +242,7 @@ class DynamoLedger:
 
     def reservations(self, partition: int) -> Iterator[tuple[str, str, str]]:
         """A request per MB of keys of an index that lags by moments, and one per reservation, consistent."""
-        for key in list(self._table.query("#due_shard = :shard", values={":shard": _reserved(f"{partition:02x}")}, index="due")):
+        for key in list(self._table.query("#due_shard = :shard", values={":shard": reserved_shard(f"{partition:02x}")}, index="due")):
             row = self._table.get(key["pk"], key["sk"])
             if row is not None and "holder" in row:
                 yield row["endpoint"], row["path"], row["holder"]
@@ -253,12 +264,12 @@ class DynamoLedger:
             index="due",
             limit=limit,
         )
-        return [_due(key) for key in keys]
+        return [due_of(key) for key in keys]
 
     def adopt(self, transfer: Transfer) -> bool:
         """One request. Our own row, met again after a lost answer, counts as written."""
         self._freeze(transfer)
-        row = _row(transfer)
+        row = transfer_row(transfer)
         done, stands = self._table.put(
             row,
             condition="attribute_not_exists(#pk) OR #region_epoch < :epoch",
@@ -268,7 +279,7 @@ class DynamoLedger:
 
     def unsettled(self, partition: int) -> Iterator[Transfer]:
         """A request per MB of keys of an index that lags by moments, and one per row, consistent."""
-        for shard in (str(partition), _resting(partition)):
+        for shard in (str(partition), resting_shard(partition)):
             for key in list(self._table.query("#due_shard = :shard", values={":shard": shard}, index="due")):
                 if key["pk"].startswith("T#"):
                     transfer = self.load(key["pk"].removeprefix("T#"))
@@ -278,10 +289,10 @@ class DynamoLedger:
     def postpone(self, due: Due, *, until: datetime) -> bool:
         """One request. Its own success, met again after a lost answer, counts as a refusal: it comes due again at `until`."""
         done, _ = self._table.update(
-            *_due_key(due),
+            *due_key(due),
             "SET #due_at = :until",
             condition="attribute_exists(#due_shard) AND NOT begins_with(#due_shard, :resting) AND #due_at = :seen",
-            values={":until": millis(until), ":seen": millis(due.due_at), ":resting": _RESTING},
+            values={":until": millis(until), ":seen": millis(due.due_at), ":resting": RESTING_SHARDS},
         )
         return done
 
@@ -290,7 +301,7 @@ class DynamoLedger:
     def fire(self, flow: Flow, *, at: datetime, name: str, partition: int) -> bool:
         """One request. Our own fire, met again after a lost answer, counts as claimed."""
         nonce = self._clock.nonce()
-        pk, sk = _fire_key(flow.tenant, flow.id, name)
+        pk, sk = fire_key(flow.tenant, flow.id, name)
         row = {
             "pk": pk,
             "sk": sk,
@@ -305,7 +316,7 @@ class DynamoLedger:
     def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
         """One request."""
         self._table.update(
-            *_fire_key(flow.tenant, flow.id, name),
+            *fire_key(flow.tenant, flow.id, name),
             "SET #outcome = :outcome REMOVE #due_shard, #due_at",
             condition="attribute_exists(#pk) AND attribute_not_exists(#outcome)",
             values={":outcome": json.dumps(outcome)},
@@ -325,15 +336,15 @@ class DynamoLedger:
 
     def _freeze(self, transfer: Transfer) -> None:
         """Lays a long part list beside the row before the row names it. By content: it never changes, nor need be removed."""
-        digest = _frozen(transfer)
-        if digest is None or transfer.commit is None:
+        named = frozen_digest(transfer)
+        if named is None or transfer.commit is None:
             return
         parts = [part.model_dump(exclude_defaults=True) for part in transfer.commit.parts]
         for n, start in enumerate(range(0, len(parts), FROZEN_PARTS)):
             text = json.dumps(parts[start : start + FROZEN_PARTS], separators=(",", ":"))
             row = {
                 "pk": f"T#{transfer.id}",
-                "sk": f"C#{digest}#{n:03d}",
+                "sk": f"C#{named}#{n:03d}",
                 "format": ROW_FORMAT,
                 "parts": zlib.compress(text.encode()),
             }
@@ -341,75 +352,12 @@ class DynamoLedger:
 
     def _transfer(self, row: Row) -> Transfer:
         """Returns the whole transfer; one request more where its part list lies beside the row."""
-        transfer = _transfer(row)
+        transfer = transfer_of(row)
         if "frozen" not in row or transfer.commit is None:
             return transfer
         chunks = self._table.query("#pk = :pk AND begins_with(#sk, :sk)", values={":pk": row["pk"], ":sk": f"C#{row['frozen']}#"})
         parts = tuple(PartDone.model_validate(part) for chunk in chunks for part in json.loads(zlib.decompress(chunk["parts"])))
         return transfer.with_(commit=transfer.commit.model_copy(update={"parts": parts}))
-
-
-def _row(transfer: Transfer) -> Row:
-    """Returns the attributes of a transfer; those that do not apply are absent, which keeps them out of the indexes."""
-    digest = _frozen(transfer)
-    # A default may only change with ROW_FORMAT. A policy is written in full: it was agreed when the transfer was accepted.
-    body = transfer.model_dump(mode="json", exclude_defaults=True, exclude=set(_OWN_ATTRIBUTES))
-    body["policy"] = transfer.policy.model_dump(mode="json")
-    pk, sk = _transfer_key(transfer.id)
-    row: Row = {
-        "pk": pk,
-        "sk": sk,
-        "format": ROW_FORMAT,
-        "tenant": transfer.tenant,
-        "created": f"{sortable(transfer.created)}#{transfer.id}",
-        "state": transfer.state.value,
-        "tenant_state": f"{transfer.tenant}#{transfer.state}",
-        "fence": transfer.fence,
-        "region_epoch": transfer.region_epoch,
-    }
-    if digest is not None:
-        body["commit"]["parts"] = []
-        row["frozen"] = digest
-    row["body"] = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
-    if transfer.flow is not None:
-        row["tenant_flow"] = f"{transfer.tenant}#{transfer.flow}"
-        row["tenant_flow_state"] = f"{transfer.tenant}#{transfer.flow}#{transfer.state}"
-    if transfer.claim_until is not None:
-        row["claim_until"] = millis(transfer.claim_until)
-    if transfer.due_at is not None and transfer.state not in RESTING and transfer.elsewhere is None:
-        row |= {"due_at": millis(transfer.due_at), "due_shard": str(transfer.partition)}
-    if transfer.state in RESTING - FINAL and transfer.elsewhere is None:
-        row |= {"due_at": millis(transfer.since), "due_shard": _resting(transfer.partition)}
-    return row
-
-
-def _transfer(row: Row) -> Transfer:
-    _check_format(row)
-    fields: dict[str, Any] = json.loads(row["body"])
-    fields |= {"state": row["state"], "fence": row["fence"]}
-    if "claim_until" in row:
-        fields["claim_until"] = instant(row["claim_until"])
-    if "due_shard" in row and row["state"] not in RESTING:
-        fields["due_at"] = instant(row["due_at"])
-    return Transfer.model_validate(fields)
-
-
-def _check_format(row: Row) -> None:
-    if row["format"] > ROW_FORMAT:
-        msg = f"this row has format {row['format']} and this release knows up to {ROW_FORMAT}; update the engine"
-        raise Permanent(msg, reason="row_format_unknown")
-
-
-def _known(row: Row) -> Row:
-    _check_format(row)
-    return row
-
-
-def _frozen(transfer: Transfer) -> str | None:
-    """Returns the digest that names a part list kept beside the row, or None where the row keeps it."""
-    if transfer.commit is None or len(transfer.commit.parts) <= INLINE_PARTS:
-        return None
-    return _digest("\n".join(part.model_dump_json() for part in transfer.commit.parts))
 
 
 def _listing(tenant: str, *, state: State | None, flow: str | None) -> tuple[str, str, str]:
@@ -423,49 +371,6 @@ def _listing(tenant: str, *, state: State | None, flow: str | None) -> tuple[str
             return "by_flow", "tenant_flow", f"{tenant}#{flow}"
         case _:
             return "by_flow_state", "tenant_flow_state", f"{tenant}#{flow}#{state}"
-
-
-def _transfer_key(transfer_id: str) -> tuple[str, str]:
-    return f"T#{transfer_id}", "T"
-
-
-def _path_key(endpoint: str, path: RemotePath) -> tuple[str, str]:
-    return f"R#{endpoint}#{hashlib.sha256(path.encode()).hexdigest()}", "R"
-
-
-def _fire_key(tenant: str, flow: str, name: str) -> tuple[str, str]:
-    return f"F#{tenant}#{flow}", f"{'R' if fire_time(name) is None else 'S'}#{name}"
-
-
-def _reserved(partition: str) -> str:
-    """Returns the shard of the paths that a partition's transfers hold; no sweep looks there."""
-    return f"reserved-{partition}"
-
-
-def _resting(partition: int) -> str:
-    """Returns the shard of the rows that wait for a person: no sweep looks there, a switch between regions does."""
-    return f"{_RESTING}{partition}"
-
-
-def _due(key: Row) -> Due:
-    kind, _, rest = key["pk"].partition("#")
-    if kind == "T":
-        return Due("transfer", rest, instant(key["due_at"]))
-    tenant, _, flow = rest.partition("#")
-    return Due("fire", f"{tenant}/{flow}/{key['sk'][2:]}", instant(key["due_at"]))
-
-
-def _due_key(due: Due) -> tuple[str, str]:
-    return _transfer_key(due.id) if due.kind == "transfer" else _fire_key(*_fire_parts(due.id))
-
-
-def _fire_parts(fire_id: str) -> tuple[str, str, str]:
-    tenant, flow, name = fire_id.split("/", 2)
-    return tenant, flow, name
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _remove(names: list[str]) -> str:
