@@ -71,6 +71,15 @@ lock: $(VENV)/.installed ## Compile the locks anew (UPGRADE=--upgrade to take ne
 	$(LOCK) pyproject.toml --constraints requirements/dev.txt --output-file requirements/run.txt
 	$(LOCK) --group emulator --output-file requirements/emulator.txt
 
+# The long proofs. Each ends with one line of figures, and with exit status 0 only if nothing was lost or duplicated (docs/proof).
+.PHONY: killpoints
+killpoints: setup ## Stop and kill real workers at every pair of points (MINUTES=n ends it early, ONLY=words takes some variants)
+	$(BIN)/python -m tests.killpoints $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only '$(ONLY)')
+
+.PHONY: soak
+soak: setup ## Move files for MINUTES=n (5) while workers die, stop, and lose their connections
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5)
+
 .PHONY: clean
 clean: ## Remove the environments, caches and local state
 	rm -rf $(VENV) $(STANDINS) .local .coverage .coverage.* build dist .*_cache .hypothesis
