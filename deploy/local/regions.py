@@ -26,6 +26,8 @@ from deploy.local.servers import GOVCLOUD, AwsEmulator, passed_on
 from deploy.local.sftp import SftpAccount, SftpServer
 from deploy.local.stack import FIGURES, SCOPES, LocalStack, Pool, make_outside, says
 from eft.adapters.aws import AwsSession, StaticKeys
+from eft.adapters.clock import SystemClock
+from eft.adapters.ledger import DynamoLedger
 from eft.adapters.ownership_table import DynamoOwnershipTable
 from eft.domain.names import PARTITIONS
 from eft.domain.ownership import first_homes
@@ -130,9 +132,11 @@ class TwoRegions:
 
     def table(self, region: str) -> DynamoOwnershipTable:
         """Returns a region's ownership table, read where it is."""
-        aws = self.stacks[region].aws
-        session = AwsSession(region=region, endpoint_url=aws.url, keys=StaticKeys(aws.ACCESS_KEY, aws.SECRET_KEY))
-        return DynamoOwnershipTable(session, table=self.stacks[region].resources.tables["ownership"])
+        return DynamoOwnershipTable(self._session(region), table=self.stacks[region].resources.tables["ownership"])
+
+    def ledger(self, region: str) -> DynamoLedger:
+        """Returns a region's ledger, read where it is."""
+        return DynamoLedger(self._session(region), table=self.stacks[region].resources.tables["ledger"], clock=SystemClock())
 
     # -- trouble -------------------------------------------------------------------------------------------------------
 
@@ -167,6 +171,9 @@ class TwoRegions:
         stack = self.stacks[region]
         stack.aws.child.kill()
         stack.kill_engine()
+        # A replica that is gone is no replica that was emptied.
+        if self.replication is not None:
+            self.replication.stop()
 
     def bring_back(self, region: str) -> None:
         """A region that failed comes back: with all that it had, or, where that was lost, empty.
@@ -194,6 +201,10 @@ class TwoRegions:
 
     # -- how it starts -------------------------------------------------------------------------------------------------
 
+    def _session(self, region: str) -> AwsSession:
+        aws = self.stacks[region].aws
+        return AwsSession(region=region, endpoint_url=aws.url, keys=StaticKeys(aws.ACCESS_KEY, aws.SECRET_KEY))
+
     def _start_region(self, region: str, told: Callable[[str], object]) -> None:
         self.stacks[region].start(lambda what: told(f"{what} of {region}"), provisioned=lambda: self._set_homes(region))
 
@@ -203,9 +214,7 @@ class TwoRegions:
             table.add(row)
 
     def _start_replication(self) -> None:
-        """Starts the replication anew: it remembers nothing, so a region that lost everything is filled, not copied."""
-        if self.replication is not None:
-            self.replication.stop()
+        """Starts the replication; it remembers nothing, so that a region that lost everything is filled, not copied."""
         west, east = (self.stacks[region] for region in REGIONS)
         log = self.directory / "replication.log"
         words = [sys.executable, "-m", "deploy.local.replicate", "--near", WEST, west.aws.url, "--far", EAST, east.aws.url]

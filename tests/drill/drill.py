@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -18,11 +19,13 @@ from deploy.local.customer import RESTING, JsonObject, Refused, told
 from deploy.local.regions import REGIONS, TwoRegions
 from deploy.local.samples import Sample
 from eft.domain.names import partition_of_id
+from eft.domain.transfer import Transfer
+from eft.errors import NotFound
 from tests.drill.operator import Operator
 from tests.drill.scenes import SCENES, Played, Stage, possible
 from tests.drill.traffic import File, Shop, Traffic
 
-REST_SECONDS: Final = 150.0
+REST_SECONDS: Final = 90.0
 LOOK_EVERY: Final = 0.5
 GRACE: Final = timedelta(seconds=3)
 """An ack may have been got just before the link was cut."""
@@ -122,7 +125,9 @@ class Drill:
             if not moving:
                 return
             if time.monotonic() > ends:
-                verdict.unfinished += [f"{file.name}: {told(file.shown) if file.shown else 'never found'}" for file in moving]
+                verdict.unfinished += [
+                    f"{file.name}: {told(file.shown) if file.shown else 'never found'} {self._rows(file)}" for file in moving
+                ]
                 return
             time.sleep(LOOK_EVERY)
 
@@ -141,11 +146,26 @@ class Drill:
         if file.id is None:
             return
         for region in REGIONS:
-            try:
+            with suppress(Refused, httpx.TransportError):
                 file.shown = self.shop.at[region].transfer(file.id)
-            except (Refused, httpx.TransportError):
-                continue
-            return
+                return
+
+    def _rows(self, file: File) -> str:
+        """Returns what each region has of a transfer, for whoever looks for the fault."""
+        if file.id is None:
+            return ""
+        found = []
+        for region in REGIONS:
+            table, entry = self.operator.tables[region], self.operator.tables[region].journal_entry(file.id)
+            try:
+                row: Transfer | None = self.pair.ledger(region).load(file.id)
+            except NotFound:
+                row = None
+            shown = "no row" if row is None else f"{row.state} fence {row.fence} epoch {row.region_epoch} elsewhere {row.elsewhere}"
+            shown += "" if row is None else f" due {row.due_at} claimed until {row.claim_until}"
+            known = "no journal" if entry is None else "journal closed" if entry.closed else "journal open"
+            found.append(f"{region}: {shown}; {known}; {table.intent(file.id)}; {table.partition(partition_of_id(file.id))}")
+        return "\n        ".join(["", *found])
 
     def _decide_held(self, traffic: Traffic, verdict: Verdict) -> None:
         """The operator has what is held or dead sent round again, once; what rests again so is reported as such."""
@@ -158,11 +178,9 @@ class Drill:
 
     def _again(self, file: File) -> None:
         for region in REGIONS:
-            try:
+            with suppress(Refused, httpx.TransportError):
                 file.shown = self.shop.at[region].redrive(str(file.id))
-            except (Refused, httpx.TransportError):
-                continue
-            return
+                return
 
     # -- figures -------------------------------------------------------------------------------------------------------
 
