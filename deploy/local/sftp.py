@@ -68,6 +68,8 @@ class Quirks:
     """The connection is cut once it has carried so many bytes of files in either direction."""
     cut_times: int | None = None
     """So many connections are cut, later ones live; None: all are cut."""
+    cut_on: Literal["close", "rename"] | None = None
+    """The connection is cut when a written file has been closed, or a file renamed, before the client is told."""
     full_after: int | None = None
     """A file that would grow beyond this size fails as on a full disk, after the bytes that fit are written."""
     bytes_per_second: int | None = None

@@ -15,13 +15,15 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 import asyncssh
 from asyncssh import sftp
 
 from deploy.local.process import LOOPBACK
 from deploy.local.sftp import Quirks
+
+log = logging.getLogger(__name__)
 
 EVERY_PROOF: Final = ("publickey", "password", "keyboard-interactive")
 ANNOUNCED: Final = tuple(sftp.SFTPServerHandler._extensions)  # noqa: SLF001 - asyncssh offers no other way
@@ -140,6 +142,19 @@ class Files(asyncssh.SFTPServer):
         if not self.quirks.posix_rename:
             raise asyncssh.SFTPOpUnsupported("Unsupported request")
         super().posix_rename(oldpath, newpath)
+        self._done("rename")
+
+    def rename(self, oldpath: bytes, newpath: bytes) -> None:
+        """Is done, and may be the last thing done."""
+        super().rename(oldpath, newpath)
+        self._done("rename")
+
+    def close(self, file_obj: object) -> None:
+        """Is done, and may be the last thing done."""
+        written = cast("BinaryIO", file_obj).writable()
+        super().close(file_obj)
+        if written:
+            self._done("close")
 
     def fsync(self, file_obj: object) -> None:
         """Is unknown where so told."""
@@ -185,10 +200,17 @@ class Files(asyncssh.SFTPServer):
             return size
         return max(limit - before, 0)
 
+    def _done(self, what: str) -> None:
+        """Cuts the connection after what was done, before its answer, where so told."""
+        times = self.quirks.cut_times
+        if self.quirks.cut_on == what and (times is None or cuts[self.login.generation] < times):
+            self._cut()
+
     def _cut(self) -> None:
         if not self.login.cut:
             self.login.cut = True
             cuts[self.login.generation] += 1
+            log.warning("cut")
         self.connection.abort()
         raise asyncssh.SFTPConnectionLost("cut")
 

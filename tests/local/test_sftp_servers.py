@@ -144,6 +144,35 @@ def test_the_connection_is_cut_at_the_byte_told(password_sftp: PasswordSftpServe
     assert (account.directory / "f").stat().st_size == 100_000
 
 
+@pytest.mark.parametrize("renames", ["rename", "posix_rename"])
+def test_the_connection_is_cut_when_the_rename_is_done(password_sftp: PasswordSftpServer, renames: str) -> None:
+    """The file has its new name, and the client is not told."""
+    account = password_sftp.account(f"cut-{renames}")
+    (account.directory / "old").write_bytes(b"x")
+    password_sftp.behave(Quirks(cut_on="rename", cut_times=1))
+    with pytest.raises((paramiko.SSHException, EOFError, OSError)), session(account) as client:
+        getattr(client, renames)("old", "new")
+    assert {path.name for path in account.directory.iterdir()} == {"new"}
+    with session(account) as client:
+        getattr(client, renames)("new", "newer")
+
+
+def test_the_connection_is_cut_when_the_file_is_closed(password_sftp: PasswordSftpServer) -> None:
+    """All bytes are there, and the client is not told; a file that was only read is closed in peace."""
+    account = password_sftp.account("cut-close")
+    (account.directory / "read").write_bytes(b"x")
+    password_sftp.behave(Quirks(cut_on="close", cut_times=1))
+    with session(account) as client:
+        with client.open("read") as file:
+            assert file.read() == b"x"
+        with client.open("f", "w") as file:
+            file.write(b"y" * 1000)
+        # The client's library lets the error of a close pass: what it asks for next fails.
+        with pytest.raises((paramiko.SSHException, EOFError, OSError)):
+            client.stat("f")
+    assert (account.directory / "f").read_bytes() == b"y" * 1000
+
+
 def test_a_full_disk_takes_what_fits(password_sftp: PasswordSftpServer) -> None:
     """The write beyond the room fails, and the file stays cut short."""
     account = password_sftp.account("full")
