@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 def due_fires(engine: Engine, partitions: Sequence[int]) -> Iterator[Message]:
     """Claims every fire that is due now in these partitions and yields the message that starts its discover.
 
-    A crash between the claim and the message delays the fire to the next sweep. One flow's trouble leaves the others alone.
+    A crash between the claim and the message delays the fire until a sweep finds it past the stall time. One flow's trouble leaves the
+    others alone.
     """
     mine = frozenset(partitions)
     for flow in engine.registry.scheduled_flows():
@@ -41,7 +42,7 @@ def _fire(engine: Engine, flow: Flow, partition: int) -> list[Message]:
         return []
     engine.ownership.standing(partition, begin=True)
     name = planned.strftime("%Y-%m-%dT%H:%M:%SZ")
-    if not engine.ledger.fire(flow, at=planned, name=name, partition=partition):
+    if not engine.ledger.fire(flow, at=now + engine.tuning.stall, name=name, partition=partition):
         return []
     log.info("fired", extra={"tenant": flow.tenant, "flow": flow.id, "fire": name})
     return [Message(step=Step.DISCOVER, ids=(f"{flow.tenant}/{flow.id}/{name}",))]
