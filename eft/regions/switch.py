@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from eft.domain.ownership import JournalEntry, Mode, Partition, Phase
 from eft.domain.transfer import FINAL, State, Transfer
-from eft.errors import Conflict, NotFound, Permanent, Transient
+from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.journey.operate import release_paths
 from eft.ports import Engine, Ledger, OwnershipTable, Peer
 from eft.regions.adoption import adopt_row
@@ -80,6 +80,8 @@ def hand_over(engine: Engine, number: int, order: Order) -> Partition:
         raise Transient(msg, reason="still_busy", retry_after=timedelta(seconds=5))
     if here.phase is Phase.DRAINING:
         here = _change(engine, own, here, order, phase=Phase.RELEASED)
+        # Once more: what was accepted or adopted since.
+        rows = list(engine.ledger.unsettled(number))
     for row in rows:
         _carry_over(engine, row, engine.ledger, peer.ledger, to=peer.region, region_epoch=here.region_epoch + 1)
     there = _change(
@@ -262,11 +264,15 @@ def _carry_over(engine: Engine, row: Transfer, source: Ledger, target: Ledger, *
         return
     commit = claimed.commit and claimed.commit.model_copy(update={"region_epoch": region_epoch, "attempted": True})
     moved = claimed.with_(region_epoch=region_epoch, commit=commit, due_at=engine.clock.now())
-    if claimed.region_epoch > region_epoch or not (_copy(source, target, moved) or target.load(row.id).elsewhere is None):
-        source.save(claimed.with_(claim_until=None), was=claimed.state)
+    stays = claimed.region_epoch > region_epoch or not (_copy(source, target, moved) or target.load(row.id).elsewhere is None)
+    ended = claimed.with_(claim_until=None) if stays else claimed.with_(elsewhere=to, claim_until=None, due_at=None)
+    try:
+        source.save(ended, was=claimed.state)
+    except LostOwnership:
+        # Whoever carries the same row at the same time ends it: only an order or the upkeep of its region claims it any more.
         return
-    source.save(claimed.with_(elsewhere=to, claim_until=None, due_at=None), was=claimed.state)
-    release_paths(replace(engine, ledger=source), claimed, delivered=False)
+    if not stays:
+        release_paths(replace(engine, ledger=source), claimed, delivered=False)
 
 
 def _copy(source: Ledger, target: Ledger, row: Transfer) -> bool:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from eft.domain.names import partition_of
-from eft.domain.ownership import Intent, Mode
+from eft.domain.ownership import Intent, Mode, Partition, Phase
 from eft.domain.transfer import State, Transfer
 from eft.errors import Transient
 from eft.journey.accept import Submission, accept
 from eft.regions.adoption import adopt
 from eft.regions.routing import find
-from eft.regions.switch import Order, promote, rejoin, solo, will_be_held
+from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo, will_be_held
+from tests.crashes import Watched
 from tests.fake_regions import WEST, Pair
 from tests.fakes import FakeLedger
 from tests.world import TENANT, World
@@ -184,3 +186,46 @@ def test_a_transfer_whose_region_is_lost_is_shown_as_it_ended(pair: Pair) -> Non
     assert (shown.state, shown.reason) == (State.SETTLED, "known_from_journal")
     assert shown.receipt is not None
     assert shown.receipt.path == "out/a.bin"
+
+
+def test_two_who_carry_a_row_at_the_same_time_do_not_hinder_each_other(pair: Pair) -> None:
+    """A rejoin, and the old home's own upkeep, meet at a row: both end well, and it is carried once."""
+    number, home, other, transfer = split(pair)
+    pair.link.cut = False
+    inner = other.engine
+    assert inner.peer is not None
+    ledger = home.ledger
+
+    def upkeep(label: str) -> None:
+        if label == "peer ledger.claim:after":
+            there = pair.tables[home.engine.ownership.region].partition(number)
+            if there.home == other.engine.ownership.region:
+                assert return_strays(home.engine, number) == 1
+
+    watched: Any = Watched(ledger, "peer ledger", upkeep)
+    other.engine = replace(inner, peer=replace(inner.peer, ledger=watched))
+    assert rejoin(other.engine, number, ORDER).mode is Mode.DUAL
+    other.engine = inner
+    assert home.ledger.load(transfer.id).elsewhere == other.engine.ownership.region
+    work_on(other, number)
+    assert (other.ledger.load(transfer.id).state, home.server("sftp-b").appeared["out/a.bin"]) == (State.SETTLED, 1)
+
+
+def test_what_is_accepted_while_a_partition_is_handed_over_goes_along(pair: Pair) -> None:
+    """A row that comes between the look and the release is carried with the others."""
+    number, home, other = home_of(pair)
+    drain(home.engine, number, ORDER)
+    table = pair.tables[home.engine.ownership.region]
+    late: list[Transfer] = []
+    change = table.change
+
+    def accepting(new: Partition, *, seen: Partition) -> bool:
+        if new.phase is Phase.RELEASED:
+            late.append(home.submit("s3-a", "sftp-b"))
+        return change(new, seen=seen)
+
+    table.change = accepting  # type: ignore[method-assign]
+    hand_over(home.engine, number, ORDER)
+    assert home.ledger.load(late[0].id).elsewhere == other.engine.ownership.region
+    work_on(other, number)
+    assert other.ledger.load(late[0].id).state is State.SETTLED
