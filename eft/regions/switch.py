@@ -44,10 +44,7 @@ def undrain(engine: Engine, number: int, order: Order) -> Partition:
     Raises:
         Permanent: `not_home`, `released`; Conflict: `partition_changed`.
     """
-    seen = _home_row(engine, number)
-    if seen.phase is Phase.RELEASED:
-        msg = f"partition {number} is on its way: hand it over again, or promote the other region"
-        raise Permanent(msg, reason="released")
+    seen = _unreleased(engine, number)
     return seen if seen.phase is Phase.ACTIVE else _change(engine, _own(engine), seen, order, phase=Phase.ACTIVE)
 
 
@@ -119,9 +116,9 @@ def solo(engine: Engine, number: int, order: Order) -> Partition:
     """Lets this home commit without its peer. Only where nobody promotes the peer: that is the operator's word.
 
     Raises:
-        Permanent: `not_home`; Conflict: `partition_changed`.
+        Permanent: `not_home`, `released`; Conflict: `partition_changed`.
     """
-    seen = _home_row(engine, number)
+    seen = _unreleased(engine, number)
     return seen if seen.mode is Mode.SOLO else _change(engine, _own(engine), seen, order, mode=Mode.SOLO)
 
 
@@ -294,6 +291,14 @@ def _home_row(engine: Engine, number: int) -> Partition:
     if row.home != engine.ownership.region:
         msg = f"the home of partition {number} is {row.home}; ask there"
         raise Permanent(msg, reason="not_home")
+    return row
+
+
+def _unreleased(engine: Engine, number: int) -> Partition:
+    row = _home_row(engine, number)
+    if row.phase is Phase.RELEASED:
+        msg = f"partition {number} is on its way: hand it over again, or promote the other region"
+        raise Permanent(msg, reason="released")
     return row
 
 
