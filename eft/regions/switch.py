@@ -136,7 +136,7 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
     if there.home == peer.region and there.region_epoch >= here.region_epoch:
         msg = f"{peer.region} is home of partition {number} under region_epoch {there.region_epoch}: rejoin there"
         raise Permanent(msg, reason="both_home")
-    if here.mode is Mode.DUAL and there.evidence and there.home == here.home:
+    if here.mode is Mode.DUAL and here.evidence and there.evidence and there.home == here.home:
         return here
     there = _change(
         engine, peer.table, there, order, home=here.home, region_epoch=here.region_epoch, mode=Mode.DUAL, phase=Phase.ACTIVE, evidence=False

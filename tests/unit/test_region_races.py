@@ -158,3 +158,17 @@ def test_what_is_redriven_while_its_partition_is_on_its_way_is_recovered_in_the_
     assert hand_over(home.engine, number, ORDER).home == other.engine.ownership.region
     row = other.until_rest(transfer)
     assert (row.state, row.reason) == (State.HELD, "token_gone")
+
+
+def test_a_rejoin_that_died_at_its_last_step_is_ended_by_the_next(pair: Pair) -> None:
+    """A promoted region that held for want of evidence has it after the rejoin is ordered again."""
+    number, home, other = home_of(pair, "sftp-b")
+    solo(home.engine, number, ORDER)
+    promote(other.engine, number, ORDER, old_home_may_be_solo=True)
+    table = pair.tables[other.engine.ownership.region]
+    change = table.change
+    table.change = lambda new, *, seen: refuse() if new.evidence else change(new, seen=seen)  # type: ignore[method-assign]
+    with pytest.raises(Transient):
+        rejoin(other.engine, number, ORDER)
+    del table.change
+    assert rejoin(other.engine, number, ORDER).evidence
