@@ -39,6 +39,7 @@ def main() -> int:
             scene = None if not told.scene else told.scene[(number - 1) % len(told.scene)]
             verdicts.append(drill.run(number, scene))
             say(str(verdicts[-1]))
+        drill.judge_again()
     good = summary(verdicts, say)
     if good:
         shutil.rmtree(directory, ignore_errors=True)

@@ -78,6 +78,7 @@ class Drill:
         self.shop = shop
         self.operator = Operator(pair)
         self.played: Counter[str] = Counter()
+        self._all: list[tuple[Verdict, File]] = []
         self._random = random.Random(seed)
         self._files = files
         self._spread = spread
@@ -121,7 +122,7 @@ class Drill:
             moving = [file for file in traffic.files if file.shown.get("state") not in RESTING]
             with ThreadPoolExecutor(max_workers=READERS) as readers:
                 list(readers.map(self._look, moving))
-            moving = [file for file in moving if file.shown.get("state") not in RESTING]
+            moving = [file for file in moving if file.shown.get("state") not in RESTING and not _settled_unseen(file, verdict)]
             if not moving:
                 return
             if time.monotonic() > ends:
@@ -218,9 +219,18 @@ class Drill:
                 verdict.lost.append(f"{file.name} arrived damaged: {told(file.shown)}")
             if not appeared and state not in {"held", "dead", None}:
                 verdict.lost.append(f"{file.name} is {state} and has not arrived: {told(file.shown)}")
-            if not appeared and state in {"dead", None}:
+            if not appeared and state in {"dead", None} and not any(file.name in one for one in verdict.unfinished):
                 verdict.lost.append(f"{file.name}: {told(file.shown) if file.shown else 'its transfer is nowhere'}")
+        self._all += [(verdict, file) for file in traffic.files]
         verdict.left_over = sum(len(target.inbox.left_over()) for target in self.shop.targets if target.inbox is not None)
+
+    def judge_again(self) -> None:
+        """Looks at the files of every run once more, at the end of all: nothing may have come a second time since."""
+        versions = {target.name: target.bucket.versions() for target in self.shop.targets if target.bucket is not None}
+        for verdict, file in self._all:
+            times = len(self._appeared(file, versions))
+            if times > 1 and not any(file.name in one for one in verdict.duplicated):
+                verdict.duplicated.append(f"{file.name} appeared {times} times, after its run: {told(file.shown) if file.shown else ''}")
 
     @staticmethod
     def _appeared(file: File, versions: dict[str, dict[str, list[str]]]) -> list[Sample]:
@@ -229,6 +239,11 @@ class Drill:
             return target.inbox.appearances(file.name)
         assert target.bucket is not None
         return [target.bucket.held(file.name, version) for version in versions[target.name].get(file.name, [])]
+
+
+def _settled_unseen(file: File, verdict: Verdict) -> bool:
+    """Returns whether a flow's file was delivered by a region that took its row with it: no listing shows its transfer any more."""
+    return verdict.scene == "lost" and file.id is None and file.target.inbox is not None and bool(file.target.inbox.appearances(file.name))
 
 
 def summary(verdicts: list[Verdict], say: Callable[[str], object]) -> bool:
