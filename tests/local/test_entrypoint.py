@@ -7,16 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
+from deploy.entrypoint import COMMANDS
 from deploy.local import places
 from deploy.local.identity import ISSUER, create_identity, issue
 from deploy.local.prepare import CUSTOMER_BUCKET
 from deploy.local.process import LOOPBACK, Child, free_port
+from eft.adapters.aws import AwsSession, StaticKeys
+from eft.adapters.registry import DynamoRegistry
+from eft.domain.flow import Flow, Interval
 from tests.servers import Aws
 
 ENTRYPOINT = (sys.executable, "-m", "deploy.entrypoint")
@@ -45,7 +49,7 @@ def environment(aws: Aws, redis_url: str, tmp_path: Path) -> dict[str, str]:
         "EFT_API_PORT": str(free_port()),
         "EFT_FLOWER_PORT": str(free_port()),
         "EFT_FLOWER_AUTH": "operator:in-a-test",
-        "EFT_SWEEP_EVERY": "1",
+        "EFT_LOOK_EVERY": "1",
         "EFT_POLL_WAIT": "1",
     }
 
@@ -130,15 +134,21 @@ def test_a_worker_is_well_while_it_hears_from_its_queues(environment: dict[str, 
     assert list((tmp_path / "worker").iterdir()) == []
 
 
-def test_beat_asks_for_a_sweep(environment: dict[str, str], start: Start, aws: Aws, tmp_path: Path) -> None:
-    """The beat role puts upkeep into its queue, and keeps no schedule file."""
-    queue = aws.sqs.get_queue_url(QueueName=f"{environment['EFT_PREFIX']}upkeep")["QueueUrl"]
+def test_beat_fires_a_flow_by_its_schedule(environment: dict[str, str], start: Start, aws: Aws, tmp_path: Path) -> None:
+    """The beat role puts the discover of a flow that is due into its queue, and keeps no schedule file."""
+    session = AwsSession(region=aws.region, endpoint_url=aws.url, keys=StaticKeys(aws.server.ACCESS_KEY, aws.server.SECRET_KEY))
+    created = datetime.now(UTC) - timedelta(hours=1)
+    trigger = Interval(every=timedelta(minutes=5))
+    flow = Flow(id="f1", tenant="acme", name="f", source="a", destination="b", trigger=trigger, created=created)
+    DynamoRegistry(session, table=f"{environment['EFT_PREFIX']}registry").add_flow(flow)
+    queue = aws.sqs.get_queue_url(QueueName=f"{environment['EFT_PREFIX']}discover")["QueueUrl"]
 
-    def asked() -> bool:
+    def fired() -> bool:
         attributes = aws.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["ApproximateNumberOfMessages"])
         return int(attributes["Attributes"]["ApproximateNumberOfMessages"]) > 0
 
-    with start("beat", environment, ready=asked):
+    assert not fired()
+    with start("beat", environment, ready=fired):
         assert _well("beat", environment)
     assert list((tmp_path / "beat").iterdir()) == []
 
@@ -157,4 +167,4 @@ def test_an_unknown_role_is_a_mistake_that_names_the_roles(arguments: tuple[str,
     """A mistyped role ends at once with EX_USAGE and the list of roles."""
     done = subprocess.run([*ENTRYPOINT, *arguments], env=environment, cwd=places.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 64
-    assert "api, worker, beat, flower" in done.stderr
+    assert all(role in done.stderr for role in COMMANDS)
