@@ -38,7 +38,7 @@ class RegionPair:
         return [row.number for row in self._own.partitions() if row.home == self.region and row.phase is not Phase.RELEASED]
 
     def ack(self, intent: Intent) -> None:
-        """Two writes under dual mode, one under solo."""
+        """Two writes under dual mode, three where one region had accepted alone; one under solo."""
         self._write(intent)
 
     def abandon(self, intent: Intent) -> None:
@@ -85,11 +85,17 @@ class RegionPair:
             raise LostOwnership(msg)
         self._check(self._own.intend(intent, home=self.region, mode=standing.mode), intent, where=self.region)
         if standing.mode is Mode.DUAL:
+            self._make_known(intent)
             answer = self._peer.intend(intent, home=self.region, mode=None)
             if answer is IntentAnswer.OTHER_TOKEN and not self._peer.partition(intent.partition).evidence:
                 msg = f"the peer has yet to be told what was decided about transfer {intent.transfer}: rejoin is under way"
                 raise Transient(msg, reason="rejoining", counts=False)
             self._check(answer, intent, where="the peer")
+
+    def _make_known(self, intent: Intent) -> None:
+        """What one region accepted alone is journalled by the other before it may be committed: discover there knows it for good."""
+        if intent.row and Transfer.model_validate_json(intent.row).durability != Durability.BOTH:
+            self._peer.journal(JournalEntry(partition=intent.partition, transfer=intent.transfer, row=intent.row))
 
     @staticmethod
     def _check(answer: IntentAnswer, intent: Intent, *, where: str) -> None:

@@ -9,7 +9,7 @@ from eft.domain.ownership import Partition
 from eft.domain.transfer import State, Transfer
 from eft.errors import Conflict, Permanent, Transient
 from eft.journey.messages import next_message
-from eft.journey.operate import redrive
+from eft.journey.operate import redrive, run_flow
 from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo, undrain
 from tests.crashes import watch
 from tests.fake_regions import WEST, Pair
@@ -172,3 +172,21 @@ def test_a_rejoin_that_died_at_its_last_step_is_ended_by_the_next(pair: Pair) ->
         rejoin(other.engine, number, ORDER)
     del table.change
     assert rejoin(other.engine, number, ORDER).evidence
+
+
+def test_what_one_region_accepted_alone_is_known_to_the_other_before_it_appears(pair: Pair) -> None:
+    """A file found while the link was cut is not found anew by the next home, though nothing but the commit reached that."""
+    number, home, other = home_of(pair, "sftp-b")
+    flow = home.flow("s3-a", "sftp-b", selection={"directory": "in"})
+    if home is not pair.west:
+        pair.west.registry.add_flow(flow)
+    pair.link.cut = True
+    home.queue += home.deliver_message(run_flow(home.engine, flow)[0])
+    pair.link.cut = False
+    (found,) = home.ledger.rows()
+    assert found.durability == "single-region"
+    assert home.until_rest(found).state is State.SETTLED
+    drain(home.engine, number, ORDER)
+    hand_over(home.engine, number, ORDER)
+    other.run(flow)
+    assert other.ledger.rows() == []
