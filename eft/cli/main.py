@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 from typer.core import TyperGroup
 
-from eft.cli import endpoint, flow, stack, token, transfer
+from eft.cli import endpoint, flow, region, stack, token, transfer
 from eft.cli.failure import EXIT_CODES, ExitCode, Failure, examples
 from eft.cli.output import Output, tell
 from eft.cli.profiles import DEFAULT_PROFILE
@@ -61,6 +61,7 @@ app = typer.Typer(
 app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(flow.app, name="flow")
 app.add_typer(transfer.app, name="transfer")
+app.add_typer(region.app, name="region")
 app.command(
     "token",
     epilog=examples(

@@ -243,6 +243,33 @@ def cancel(
     _each(api, out, transfers, verb="cancel", done="cancelled")
 
 
+@app.command(
+    "decide",
+    epilog=examples(
+        "eft transfer decide 3f0c… deliver --why 'the partner says nothing came'",
+        "eft transfer decide 3f0c… accept --why 'the partner confirmed it by phone'",
+    ),
+)
+def decide(
+    ctx: typer.Context,
+    transfer: Annotated[str, typer.Argument(metavar="TRANSFER", help="Id.")],
+    decision: Annotated[
+        Literal["deliver", "accept", "abandon"],
+        typer.Argument(metavar="deliver|accept|abandon", help="Deliver it anyway, take it as delivered, or give it up."),
+    ],
+    *,
+    why: Annotated[str, typer.Option("--why", help="Why; it stays on the transfer's timeline.", metavar="TEXT")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Decide a held transfer: what nobody but you can know. Where the file is found at its destination it is delivered all the same."""
+    from eft.cli.client import path  # noqa: PLC0415 - loads httpx
+
+    api, out = begin(ctx, as_json=as_json)
+    decided = api.post(path("transfers", transfer, "decide"), {"decision": decision, "why": why}).body
+    out.document(decided)
+    out.say(f"{transfer} is {decided['state']} now ({decided['timeline'][-1]['reason']}).")
+
+
 def _each(api: Api, out: Output, transfers: Sequence[str], *, verb: str, done: str) -> None:
     from eft.cli.client import path  # noqa: PLC0415 - loads httpx
 
