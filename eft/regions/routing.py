@@ -10,17 +10,19 @@ from eft.domain.transfer import MOVES, Receipt, State, Transfer
 from eft.errors import NotFound
 from eft.journey.operate import owned_transfer
 from eft.ports import Engine, Ledger
+from eft.regions.pair import RegionPair
 
 
 def at_home(engine: Engine, transfer_id: str) -> Engine:
-    """Returns the engine with the ledger of the transfer's home, over the link where that is the peer.
+    """Returns the engine with ledger and ownership of the transfer's home, over the link where that is the peer.
 
     Raises:
         NotFound: `transfer_unknown`: it is no id of a transfer.
     """
     if engine.peer is None or engine.peer.own.partition(partition_of_id(transfer_id)).home == engine.ownership.region:
         return engine
-    return replace(engine, ledger=engine.peer.ledger)
+    peer = engine.peer
+    return replace(engine, ledger=peer.ledger, ownership=RegionPair(region=peer.region, own=peer.table, peer=peer.own))
 
 
 def find(engine: Engine, tenant: str, transfer_id: str) -> Transfer:
