@@ -26,8 +26,8 @@ demo: setup ## Start everything, move a few hundred files between two customers,
 	$(BIN)/eft demo
 
 .PHONY: up
-up: setup ## Start everything and keep it until Ctrl-C
-	$(BIN)/eft up
+up: setup ## Start everything and keep it until Ctrl-C (REGIONS=2: two regions and a link that can be cut)
+	$(BIN)/eft up --regions $(or $(REGIONS),1)
 
 .PHONY: test
 test: check ## Run the checks and every test, with branch coverage (threshold: pyproject.toml)
@@ -79,6 +79,10 @@ killpoints: setup ## Stop and kill real workers at every pair of points (MINUTES
 .PHONY: soak
 soak: setup ## Move files for MINUTES=n (5) while workers die, stop, and lose their connections
 	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),5)
+
+.PHONY: drill
+drill: setup ## Switch, fail, cut and rejoin two regions under traffic, RUNS=n (20) times (SCENE=name plays one kind, SEED=n the same dice)
+	$(BIN)/python -m tests.drill --runs $(or $(RUNS),20) $(if $(SCENE),--scene $(SCENE)) $(if $(SEED),--seed $(SEED))
 
 .PHONY: clean
 clean: ## Remove the environments, caches and local state

@@ -48,13 +48,17 @@ def up(
     *,
     directory: DirectoryOption = DIRECTORY,
     port: Annotated[int, typer.Option("--port", help="Port of the API; 0 takes a free one.", min=0, max=65535, show_default=True)] = 8080,
-    workers: Annotated[int, typer.Option("--workers", help="Worker processes.", min=1, max=64, show_default=True)] = 2,
+    workers: Annotated[int, typer.Option("--workers", help="Worker processes, in each region.", min=1, max=64, show_default=True)] = 2,
+    regions: Annotated[
+        int, typer.Option("--regions", help="2 starts two regions, the second API on the next port.", min=1, max=2, show_default=True)
+    ] = 1,
 ) -> None:
     """Start the whole engine on this machine, and keep it until Ctrl-C.
 
     Stand-ins for AWS and Redis are part of it. It prints the addresses of the API, its try-it page and Flower, and how to use them.
     """
-    raise typer.Exit(int(local("up").run(directory=directory, port=port, workers=workers) or 0))
+    module = local("up" if regions == 1 else "up_regions")
+    raise typer.Exit(int(module.run(directory=directory, port=port, workers=workers) or 0))
 
 
 def demo(*, keep: Annotated[bool, typer.Option("--keep", help="Keep everything up afterwards, until Ctrl-C.")] = False) -> None:
