@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ PASSING: Final = frozenset({"still_busy", "peer_unreachable", "partition_changed
 """Refusals that are worth another try while `--wait` lasts."""
 SHOWN_IDS: Final = 5
 FOLDED: Final = 6
+_RANGE: Final = re.compile(r"(?P<first>\d{1,3})(-(?P<last>\d{1,3})(/(?P<step>[1-9]\d?))?)?")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,7 +35,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 
-Numbers = Annotated[list[int] | None, typer.Argument(metavar="PARTITION", help="Numbers, as `eft region status --each` shows them.")]
+Numbers = Annotated[list[str] | None, typer.Argument(metavar="PARTITION", help="Numbers, ranges such as 0-9, or every second: 0-62/2.")]
 Why = Annotated[str, typer.Option("--why", help="Why; it stays on record.", metavar="TEXT")]
 Ticket = Annotated[str, typer.Option("--ticket", help="Under which ticket.", metavar="ID")]
 Pick = Callable[[Mapping[str, Any], str], bool]
@@ -296,7 +298,7 @@ def confirm_proposals(
 def _simple(
     ctx: typer.Context,
     verb: str,
-    partitions: list[int] | None,
+    partitions: list[str] | None,
     everything: bool,  # noqa: FBT001 - as the commands have it
     *,
     why: str,
@@ -326,12 +328,20 @@ def _home(*phases: str) -> Pick:
     return lambda item, region: item["home"] == region and item["phase"] in phases
 
 
-def _chosen(page: JsonObject, partitions: Sequence[int] | None, *, everything: bool, pick: Pick) -> list[int]:
+def _chosen(page: JsonObject, partitions: Sequence[str] | None, *, everything: bool, pick: Pick) -> list[int]:
     if bool(partitions) == everything:
         raise usage("Name partitions, or --all", advice="`eft region status --each` shows their numbers.")
     if partitions:
-        return list(dict.fromkeys(partitions))
+        return list(dict.fromkeys(number for text in partitions for number in _range(text)))
     return [item["number"] for item in page["items"] if pick(item, page["region"])]
+
+
+def _range(text: str) -> range:
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise usage(f"'{text}' is no partition", advice="Write for example 7, 0-9 or 0-62/2.")
+    first, last, step = match["first"], match["last"] or match["first"], match["step"] or "1"
+    return range(int(first), int(last) + 1, int(step))
 
 
 def _will_be_held(api: Api, out: Output, numbers: Sequence[int], *, old_home_may_be_solo: bool) -> int:

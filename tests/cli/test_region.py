@@ -180,6 +180,14 @@ def test_an_order_at_the_wrong_region_is_refused(both: Both) -> None:
     assert both.west.run("region", "drain", "64", *WHY).exit_code == 3
 
 
+def test_partitions_are_named_by_ranges(both: Both) -> None:
+    """A range, every second of a range, and single numbers, each once; anything else is usage."""
+    drained = both.west.json("region", "drain", "0-8/2", "8", "10", *WHY)
+    assert [item["number"] for item in drained["items"]] == [0, 2, 4, 6, 8, 10]
+    for text in ("x", "1-", "-1", "1-2/0"):
+        assert both.west.run("region", "drain", *WHY, "--", text).exit_code == 2, text
+
+
 @pytest.mark.parametrize("words", [("region", "drain", *WHY), ("region", "drain", "1", "--all", *WHY), ("region", "drain", "--all")])
 def test_partitions_why_and_ticket_are_asked_for(both: Both, words: tuple[str, ...]) -> None:
     """Neither partitions nor --all, both of them, or no reason: usage."""
