@@ -1,0 +1,105 @@
+"""Plays many seeds over processes, or one to be read.
+
+python -m tests.simulation --seeds 2000          seeds 0 … 1999; the last line has the figures
+python -m tests.simulation --seed 17 --trace     one seed, call by call
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from tests.simulation.outcome import Outcome, play_seed
+
+SHARE: Final = 25
+"""Seeds that a process takes at a time."""
+SHOWN: Final = 60
+"""Last calls of a seed that broke a promise."""
+ENOUGH: Final = 3
+"""Broken seeds after which the rest is left."""
+
+
+def main() -> int:
+    """Returns the exit code: 0 if no seed broke a promise."""
+    asked = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    asked.add_argument("--seeds", type=int, default=2000, help="how many")
+    asked.add_argument("--first", type=int, default=0, help="the first one")
+    asked.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    asked.add_argument("--seed", type=int, help="one seed alone")
+    asked.add_argument("--trace", action="store_true", help="with every call")
+    asked.add_argument("--calm", action="store_true", help="without faults")
+    asked.add_argument("--kinds", action="store_true", help="with a table of the faults by kind")
+    given = asked.parse_args()
+    if given.seed is not None:
+        return _one(given.seed, trace=given.trace, calm=given.calm)
+    return _many(range(given.first, given.first + given.seeds), processes=given.processes, kinds=given.kinds)
+
+
+def _one(seed: int, *, trace: bool, calm: bool) -> int:
+    outcome = play_seed(seed, trace=True, calm=calm)
+    if trace:
+        print("\n".join(outcome.trace))
+    _tell(outcome, lines=0 if trace else SHOWN)
+    print(f"seed {seed}: {outcome.transfers} transfers, {outcome.steps} calls, {dict(outcome.states)}, trace {outcome.trace_hash[:16]}")
+    return 1 if outcome.violations else 0
+
+
+def _many(seeds: range, *, processes: int, kinds: bool) -> int:
+    began = time.monotonic()
+    shares = [seeds[at : at + SHARE] for at in range(0, len(seeds), SHARE)]
+    played = transfers = steps = 0
+    broken: list[int] = []
+    fired: Counter[str] = Counter()
+    states: Counter[str] = Counter()
+    for outcome in _outcomes(shares, processes):
+        played += 1
+        transfers += outcome.transfers
+        steps += outcome.steps
+        fired += outcome.fired
+        states += outcome.states
+        if outcome.violations:
+            broken.append(outcome.seed)
+            _tell(outcome, lines=SHOWN)
+            if len(broken) == ENOUGH:
+                break
+        if played % 1000 == 0:
+            print(f"{played} seeds, {transfers} transfers, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    if kinds:
+        print("\n".join(f"{kind:20} {count:>12,}" for kind, count in sorted(fired.items())))
+    rest = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    print(
+        f"simulate: {played} seeds, {transfers} transfers ({rest}), {steps} calls, {sum(fired.values())} faults of {len(fired)} kinds"
+        f" (rarest {min(fired.values(), default=0)}), {len(broken)} seeds broke a promise, {played / (time.monotonic() - began):.1f} seeds/s"
+    )
+    return 1 if broken else 0
+
+
+def _outcomes(shares: Sequence[range], processes: int) -> Iterator[Outcome]:
+    if processes == 1:
+        for share in shares:
+            yield from _play(share)
+        return
+    with multiprocessing.Pool(processes) as pool:
+        for outcomes in pool.imap_unordered(_play, shares):
+            yield from outcomes
+
+
+def _play(share: range) -> list[Outcome]:
+    return [play_seed(seed) for seed in share]
+
+
+def _tell(outcome: Outcome, *, lines: int) -> None:
+    if outcome.violations:
+        print("\n".join(["", *outcome.trace[-lines:]] if lines else []))
+        print("\n".join(f"seed {outcome.seed}: {each}" for each in outcome.violations))
+        print(f"again: python -m tests.simulation --seed {outcome.seed} --trace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
