@@ -72,6 +72,14 @@ lock: $(VENV)/.installed ## Compile the locks anew (UPGRADE=--upgrade to take ne
 	$(LOCK) --group emulator --output-file requirements/emulator.txt
 
 # The long proofs. Each ends with one line of figures, and with exit status 0 only if nothing was lost or duplicated (docs/proof).
+.PHONY: model
+model: setup ## Check the protocol in every interleaving, and find every weakened variant unsafe
+	$(BIN)/python -m tests.model
+
+.PHONY: simulate
+simulate: setup ## Play the real engine in a simulated world, SEEDS=n (2000) times
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),2000)
+
 .PHONY: killpoints
 killpoints: setup ## Stop and kill real workers at every pair of points (MINUTES=n ends it early, ONLY=words takes some variants)
 	$(BIN)/python -m tests.killpoints $(if $(MINUTES),--minutes $(MINUTES)) $(if $(ONLY),--only '$(ONLY)')
