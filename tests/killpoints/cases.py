@@ -18,6 +18,7 @@ from eft.journey.accept import Submission, accept
 from eft.settings import Settings
 from tests.killpoints.crew import Crew, Hand
 from tests.killpoints.ends import End, S3End, SftpEnd
+from tests.killpoints.points import label_of
 from tests.killpoints.worker import Order, Report
 
 APART: Final = 600.0
@@ -148,7 +149,7 @@ class Stage:
     def undisturbed(self, *, wire: bool = False) -> list[str]:
         """Plays one transfer without any disturbance and returns the points that its worker passed."""
         case = self._begin(wire=wire)
-        report = self._run(case.order())
+        report = self._run(case.order(), new=True)
         self._judge(case, "undisturbed", held_is_wrong=True)
         return report.points
 
@@ -157,7 +158,8 @@ class Stage:
         case = self._begin(wire=wire)
         order = ORDERS[case.number % len(ORDERS)]
         story = f"A stopped at {stop_at}, B killed at {kill_at}, {order}"
-        first = self._crew.take()
+        # Whether a connection is made depends on what the worker did before.
+        first = self._crew.take(new="stores.open/" in stop_at)
         first.order(case.order(first_only=True, stop_at=stop_at))
         early = first.until()
         self._note(early, "the first worker", story)
@@ -165,9 +167,9 @@ class Stage:
             self.tally.counts["not stopped"] += 1
             self.tally.wrong.append(f"{self.variant.name}: {story}: A never came there")
         else:
-            self.tally.stopped[stop_at.partition("#")[0]] += 1
+            self.tally.stopped[label_of(stop_at)] += 1
         self.destination.receive(case.name)
-        second = self._crew.take()
+        second = self._crew.take(new=True)
         second.order(case.order(kill_at=kill_at))
         report = second.until()
         points = None
@@ -178,7 +180,7 @@ class Stage:
             if kill_at is not None:
                 self.tally.counts["not killed"] += 1
         elif kill_at is not None:
-            self.tally.killed[kill_at.partition("#")[0]] += 1
+            self.tally.killed[label_of(kill_at)] += 1
         self._crew.give_back(second)
         self.destination.receive(case.name)
         self._finish(case, first, order, story)
@@ -220,8 +222,8 @@ class Stage:
             self._number, name, content, self._tenant, transfer.id, wire, self.variant.figures, self._without, ahead=self._number * APART
         )
 
-    def _run(self, order: Order) -> Report:
-        hand = self._crew.take()
+    def _run(self, order: Order, *, new: bool = False) -> Report:
+        hand = self._crew.take(new=new)
         hand.order(order)
         report = hand.until()
         if report is None:
@@ -255,7 +257,7 @@ class Stage:
     def _note(self, report: Report | None, who: str, story: str) -> None:
         if report is None:
             return
-        self.tally.passed.update(point.partition("#")[0] for point in report.points)
+        self.tally.passed.update(label_of(point) for point in report.points)
         if report.trouble is not None:
             self.tally.counts["troubled"] += 1
             self.tally.wrong.append(f"{self.variant.name}: {story}: {who}: {report.trouble}")

@@ -19,6 +19,10 @@ PATIENCE: Final = 120.0
 """Seconds after which a worker that neither stops nor ends is taken for hung."""
 
 
+KEPT: Final = 4
+"""Workers at rest."""
+
+
 class Hung(RuntimeError):
     """A worker did not do what it was told; its log has its stack."""
 
@@ -96,14 +100,17 @@ class Crew:
         self._worker, self._log = worker, log
         self._resting: deque[Hand] = deque()
 
-    def take(self) -> Hand:
-        """Returns a worker to be given an order."""
-        return self._resting.popleft() if self._resting else Hand(self._worker, log=self._log)
+    def take(self, *, new: bool = False) -> Hand:
+        """Returns a worker to be given an order; a new one has no connection yet."""
+        return self._resting.popleft() if self._resting and not new else Hand(self._worker, log=self._log)
 
     def give_back(self, hand: Hand) -> None:
         """Its report has come."""
-        if hand.alive:
-            self._resting.append(hand)
+        if not hand.alive:
+            return
+        self._resting.append(hand)
+        while len(self._resting) > KEPT:
+            self._resting.popleft().dismiss()
 
     def dismiss(self) -> None:
         """Ends all that are at rest."""

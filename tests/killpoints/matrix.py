@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.killpoints.cases import Stage
-from tests.killpoints.points import REMOTE, label_of
+from tests.killpoints.points import label_of, request_of
 
 READS: Final = frozenset(
     {
@@ -43,15 +43,11 @@ def moments(points: Sequence[str], *, changes_only: bool = False) -> list[list[s
     found: list[list[str]] = [[]]
     for point in points:
         label = label_of(point)
-        request, _, side = label.rpartition(":")
-        if side == "after" and _on_the_wire(label) and not (changes_only and request in READS):
+        request = request_of(label)
+        if request is not None and label.endswith(":after") and not (changes_only and request in READS):
             found.append([])
         found[-1].append(point)
     return [one for one in found if one]
-
-
-def _on_the_wire(label: str) -> bool:
-    return label.partition(".")[0] in {"sftp", *REMOTE}
 
 
 class Matrix:

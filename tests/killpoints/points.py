@@ -1,12 +1,14 @@
 """Where a worker may be stopped: before and after every call of every port, found from the ports' own protocols.
 
 A label is `<what>.<call>:before` or `:after`; what a call gives to be used (a store, an open upload, chunks of bytes) is watched in its
-turn. `the n-th passing of a label` names a point of one worker's life: `destination.commit:after#1`.
+turn. The n-th passing of a label is a point of one worker's life: `destination.commit:after#1`. Between those lie, where they are wanted,
+the requests that a call makes: `destination.commit/sftp.rename:before#1`.
 """
 
 from __future__ import annotations
 
 import inspect
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -64,6 +66,7 @@ AFTERWARDS: Final = frozenset({"ledger.renew", "limits.failed", "store.consume",
 WIRE: Final = ("lstat", "stat", "rename", "posix_rename", "remove", "mkdir", "open", "close", "fsync", "drop", "post_write")
 """Requests of an SFTP session, for points between the requests of one call of a port."""
 REMOTE: Final = ("dynamodb", "s3")
+REQUESTS: Final = frozenset({"sftp", *REMOTE})
 
 
 class Passed:
@@ -72,9 +75,19 @@ class Passed:
     def __init__(self, at: Hook) -> None:
         self.points: list[str] = []
         self._times: Counter[str] = Counter()
+        self._within: list[str] = []
         self._at = at
 
     def __call__(self, label: str) -> None:
+        call, _, side = label.rpartition(":")
+        if is_request(label):
+            # Threads of an adapter's own send while the worker's does something else.
+            within = self._within[-1] if self._within and threading.current_thread() is threading.main_thread() else "aside"
+            label = f"{within}/{label}"
+        elif side == "before":
+            self._within.append(call)
+        elif call in self._within:
+            del self._within[self._within.index(call) :]
         self._times[label] += 1
         point = f"{label}#{self._times[label]}"
         self.points.append(point)
@@ -84,6 +97,17 @@ class Passed:
 def label_of(point: str) -> str:
     """Returns a point's label, without which passing it was."""
     return point.partition("#")[0]
+
+
+def request_of(label: str) -> str | None:
+    """Returns the request that a label is about, without its side; None for a call of a port."""
+    request = label.rpartition("/")[2].rpartition(":")[0]
+    return request if request.partition(".")[0] in REQUESTS else None
+
+
+def is_request(label: str) -> bool:
+    """Returns whether a label is about a request."""
+    return request_of(label) is not None
 
 
 def watched_engine(engine: Engine, hook: Hook) -> Engine:

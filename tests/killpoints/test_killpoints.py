@@ -74,6 +74,6 @@ def test_labels_come_from_the_protocols() -> None:
 
 def test_points_between_which_nothing_leaves_are_one_moment() -> None:
     """A moment ends where a request is answered; for deaths only where it has changed something."""
-    points = ["a:before#1", "sftp.lstat:before#1", "sftp.lstat:after#1", "a:after#1", "sftp.rename:before#1", "sftp.rename:after#1"]
+    points = ["a:before#1", "a/sftp.lstat:before#1", "a/sftp.lstat:after#1", "a:after#1", "b/sftp.rename:before#1", "b/sftp.rename:after#1"]
     assert moments(points) == [points[:2], points[2:5], points[5:]]
     assert moments(points, changes_only=True) == [points[:5], points[5:]]
