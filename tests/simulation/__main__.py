@@ -44,9 +44,9 @@ def main() -> int:
 def _one(seed: int, *, trace: bool, calm: bool) -> int:
     outcome = play_seed(seed, trace=True, calm=calm)
     if trace:
-        print("\n".join(outcome.trace))
+        _say("\n".join(outcome.trace))
     _tell(outcome, lines=0 if trace else SHOWN)
-    print(f"seed {seed}: {outcome.transfers} transfers, {outcome.steps} calls, {dict(outcome.states)}, trace {outcome.trace_hash[:16]}")
+    _say(f"seed {seed}: {outcome.transfers} transfers, {outcome.steps} calls, {dict(outcome.states)}, trace {outcome.trace_hash[:16]}")
     return 1 if outcome.violations else 0
 
 
@@ -69,13 +69,14 @@ def _many(seeds: range, *, processes: int, kinds: bool) -> int:
             if len(broken) == ENOUGH:
                 break
         if played % 1000 == 0:
-            print(f"{played} seeds, {transfers} transfers, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            sys.stderr.write(f"{played} seeds, {transfers} transfers, {time.monotonic() - began:.0f} s\n")
     if kinds:
-        print("\n".join(f"{kind:20} {count:>12,}" for kind, count in sorted(fired.items())))
+        _say("\n".join(f"{kind:20} {count:>12,}" for kind, count in sorted(fired.items())))
     rest = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    print(
+    _say(
         f"simulate: {played} seeds, {transfers} transfers ({rest}), {steps} calls, {sum(fired.values())} faults of {len(fired)} kinds"
-        f" (rarest {min(fired.values(), default=0)}), {len(broken)} seeds broke a promise, {played / (time.monotonic() - began):.1f} seeds/s"
+        f" (rarest {min(fired.values(), default=0)}), {len(broken)} seeds broke a promise,"
+        f" {played / (time.monotonic() - began):.1f} seeds/s"
     )
     return 1 if broken else 0
 
@@ -96,9 +97,14 @@ def _play(share: range) -> list[Outcome]:
 
 def _tell(outcome: Outcome, *, lines: int) -> None:
     if outcome.violations:
-        print("\n".join(["", *outcome.trace[-lines:]] if lines else []))
-        print("\n".join(f"seed {outcome.seed}: {each}" for each in outcome.violations))
-        print(f"again: python -m tests.simulation --seed {outcome.seed} --trace")
+        _say("\n".join(["", *outcome.trace[-lines:]] if lines else []))
+        _say("\n".join(f"seed {outcome.seed}: {each}" for each in outcome.violations))
+        _say(f"again: python -m tests.simulation --seed {outcome.seed} --trace")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,38 +47,24 @@ class Story:
     # -- trouble -------------------------------------------------------------------------------------------------------
 
     def _plan_trouble(self) -> None:
-        play = self.play
-        kernel, random = play.kernel, play.kernel.random
-        two = len(play.regions) == 2
+        play, random = self.play, self.play.kernel.random
+        troubles: list[tuple[int, Callable[[], None]]] = [
+            (3, self._take_down),
+            (3, self._foreign_writes),
+            (3, self._janitor_sweeps),
+            (3, play.desk.cancel_some),
+            (4, play.desk.look),
+            (1, self._kill),
+        ]
+        if len(play.regions) == 2:
+            troubles += [(3, self._cut_link), (6, play.switchboard.move_some)]
+        for at_most, trouble in troubles:
+            for _ in range(random.randrange(at_most + 1) if random.random() < 0.6 else 0):
+                play.kernel.at(random.randrange(5 * SECOND, self.end), trouble)
 
-        def often(at_most: int) -> range:
-            return range(random.randrange(at_most + 1) if random.random() < 0.6 else 0)
-
-        def when() -> int:
-            return random.randrange(5 * SECOND, self.end)
-
-        for _ in often(3):
-            server = play.servers[random.choice(sorted(play.servers))]
-            kernel.at(when(), lambda server=server: self._take_down(server))  # type: ignore[misc]
-        for _ in often(3):
-            kernel.at(when(), self._foreign_writes)
-        for _ in often(3):
-            kernel.at(when(), self._janitor_sweeps)
-        for _ in often(3):
-            kernel.at(when(), play.desk.cancel_some)
-        for _ in often(4):
-            kernel.at(when(), play.desk.look)
-        for _ in often(1):
-            region = random.choice(play.regions)
-            kernel.at(when(), lambda region=region: self._kill(region))  # type: ignore[misc]
-        if two:
-            for _ in often(3):
-                kernel.at(when(), self._cut_link)
-            for _ in often(6):
-                kernel.at(when(), play.switchboard.move_some)
-
-    def _take_down(self, server: Server) -> None:
+    def _take_down(self) -> None:
         kernel = self.play.kernel
+        server = self.play.servers[kernel.random.choice(sorted(self.play.servers))]
         kernel.fire("server_outage")
         server.down = True
         until = kernel.now + kernel.random.choice([20, 90, 300]) * SECOND
@@ -100,8 +87,9 @@ class Story:
         if self.play.kernel.now >= self.cut_until:
             self.play.link.cut = False
 
-    def _kill(self, region: Region) -> None:
+    def _kill(self) -> None:
         kernel, play = self.play.kernel, self.play
+        region = kernel.random.choice(play.regions)
         if not all(each.alive for each in play.regions):
             return
         kernel.fire("region_death")

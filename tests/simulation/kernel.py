@@ -9,6 +9,7 @@ from __future__ import annotations
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
@@ -19,15 +20,17 @@ from greenlet import getcurrent, greenlet
 
 from eft.errors import EftError
 from tests.fakes import START
-from tests.simulation.weather import CALM, Site, Weather
+from tests.simulation.weather import CALM, LAZY, PROCESS, Request, Site, Weather
 
 SECOND: Final = 1000
-LAZY: Final = frozenset({"unsettled", "intents", "journals", "scheduled_flows"})
-"""Calls of ports that yield: what they find is what stands there when they are called."""
 
 
 class Crash(BaseException):
     """The process is gone; nothing that it does while this passes through it reaches the world."""
+
+
+def _nothing() -> None:
+    """What the hub does by itself."""
 
 
 @dataclass(eq=False, slots=True)
@@ -47,6 +50,9 @@ class Actor:
     """Asked to stop: it ends its slice early."""
     ticket: int = 0
     """Only the event that carries it wakes the actor."""
+    life: Callable[[], object] = _nothing
+    ended: Callable[[Actor], object] | None = None
+    born: bool = False
 
 
 @dataclass(slots=True)
@@ -81,7 +87,7 @@ class Kernel:
 
     def spawn(self, name: str, region: str, life: Callable[[], object], *, ended: Callable[[Actor], object] | None = None) -> Actor:
         """Starts a process now; `ended` is told when it has ended, crashed or not."""
-        actor = Actor(name, region, greenlet(lambda: self._live(actor, life, ended), self._hub))
+        actor = Actor(name, region, greenlet(self._live, self._hub), life=life, ended=ended)
         self._actors.append(actor)
         self._push(self.now, actor, 0)
         return actor
@@ -96,7 +102,11 @@ class Kernel:
                 what()
             elif actor.ticket == what and not actor.done:
                 self.current = actor
-                actor.greenlet.switch()
+                if actor.born:
+                    actor.greenlet.switch()
+                else:
+                    actor.born = True
+                    actor.greenlet.switch(actor)
         self.now = until
 
     def sleep(self, duration: int) -> None:
@@ -161,9 +171,10 @@ class Kernel:
         roll = self.random.random()
         fault = None if roll >= site.most else site.fault(roll)
         self.sleep(site.latency(self.random))
+        result: Any
         try:
             if fault is not None:
-                result = self._faulty(fault, site, call, found, args, named)
+                result = self._faulty(fault, Request(site, call, found, args, named))
             else:
                 site.refuse(call)
                 result = found(*args, **named)
@@ -180,48 +191,34 @@ class Kernel:
 
     def note(self, what: str, *about: object) -> None:
         """Puts a line on the trace."""
-        self.trace.append((self.now, self.current.name if self.current is not None else "", "", what, about, {}, None))
+        self.trace.append((self.now, self.current.name, "", what, about, {}, None))
 
     def fire(self, fault: str) -> None:
         """Counts a fault and puts it on the trace."""
         self.fired[fault] += 1
         self.trace.append((self.now, self.current.name, "", f"! {fault}", (), {}, None))
 
-    def _faulty(self, fault: str, site: Site, call: str, found: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _faulty(self, fault: str, request: Request) -> Any:  # noqa: ANN401
         actor, random = self.current, self.random
-
-        def effect() -> Any:  # noqa: ANN401
-            site.refuse(call)
-            result = found(*args, **named)
-            return iter(list(result)) if call in LAZY else result
-
+        if fault not in PROCESS:
+            return request.site.faulty(fault, request)
+        self.fire(fault)
         if fault == "crash":
-            self.fire(fault)
             self.crash()
         elif fault == "crash_after":
-            self.fire(fault)
-            try:
-                effect()
-            except EftError:
-                pass
+            with suppress(EftError):
+                request.do()
             self.crash()
-        elif fault in {"pause", "pause_after"}:
-            self.fire(fault)
-            if fault == "pause":
-                self._freeze(actor)
-            result = effect()
-            if fault == "pause_after":
-                self._freeze(actor)
-            return result
+        elif fault == "pause":
+            self._freeze(actor)
         elif fault == "leave":
-            self.fire(fault)
             actor.leaving = True
         elif fault == "clock_jump":
-            self.fire(fault)
             actor.offset = random.choice([0, random.randrange(-600, 600), random.randrange(-90, 90)]) * SECOND
-        else:
-            return site.faulty(fault, call, found, args, named)
-        return effect()
+        result = request.do()
+        if fault == "pause_after":
+            self._freeze(actor)
+        return result
 
     def _freeze(self, actor: Actor) -> None:
         actor.frozen = True
@@ -234,17 +231,17 @@ class Kernel:
         self._serial += 1
         heappush(self._events, (when, self._serial, actor, what))
 
-    def _live(self, actor: Actor, life: Callable[[], object], ended: Callable[[Actor], object] | None) -> None:
+    def _live(self, actor: Actor) -> None:
         try:
             if not actor.dead:
-                life()
+                actor.life()
         except Crash:
             pass
         except Exception as error:  # noqa: BLE001 - an actor's unexpected error is a finding
             self.broken.append(f"{actor.name} raised {type(error).__name__}: {error}\n{traceback.format_exc(limit=-12)}")
         actor.done = True
-        if ended is not None:
-            ended(actor)
+        if actor.ended is not None:
+            actor.ended(actor)
 
 
 class Port:

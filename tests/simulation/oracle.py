@@ -109,11 +109,11 @@ def _sources(play: Play) -> Iterator[str]:
         place = (row.source.endpoint, row.source.path)
         disposing[place].add(row.policy.disposition)
         delivered[place] += play.truth.appearances.get(one, [])
-    for server, origin, data in play.truth.disposed:
-        if not any(seen.data == data for seen in delivered[server, origin]):
-            yield f"{server}:{origin} was removed and not delivered"
-        if Disposition.DELETE not in disposing[server, origin] and Disposition.ARCHIVE not in disposing[server, origin]:
-            yield f"{server}:{origin} was removed and should have been kept"
+    for where, origin, data in play.truth.disposed:
+        if not any(seen.data == data for seen in delivered[where, origin]):
+            yield f"{where}:{origin} was removed and not delivered"
+        if disposing[where, origin] <= {Disposition.KEEP}:
+            yield f"{where}:{origin} was removed and should have been kept"
     for (name, path), versions in play.truth.versions.items():
         server, last = play.servers[name], versions[-1]
         stands = any(bytes(inode.data) == last.data for inode in server.files.values())

@@ -106,9 +106,9 @@ class Desk:
             if not region.alive:
                 continue
             for row in region.ledger.rows():
-                if row.elsewhere is None and row.state in {State.HELD, State.DEAD} and self.play.home(row.partition) is region:
-                    if all_of_them or self.play.kernel.random.random() < 0.5:
-                        self._take_up(region, row, patient=patient)
+                rests = row.elsewhere is None and row.state in {State.HELD, State.DEAD} and self.play.home(row.partition) is region
+                if rests and (all_of_them or self.play.kernel.random.random() < 0.5):
+                    self._take_up(region, row, patient=patient)
 
     def _take_up(self, region: Region, row: Transfer, *, patient: bool) -> None:
         kernel, truth = self.play.kernel, self.play.truth
@@ -122,10 +122,8 @@ class Desk:
                 self._send(region, operate.redrive(region.engine, TENANT, row.id, "operator"))
                 return
             # The operator has called the receiver, and says what the receiver said.
-            if truth.appeared(row.id):
-                word = Decision.ACCEPT
-            else:
-                word = Decision.DELIVER if roll < 0.7 else Decision.ABANDON
+            missing = Decision.DELIVER if roll < 0.7 else Decision.ABANDON
+            word = Decision.ACCEPT if truth.appeared(row.id) else missing
             truth.words[row.id].add(word.value)
             self._send(region, decide(region.engine, TENANT, row.id, word, by="operator", why="asked the receiver"))
 

@@ -210,9 +210,9 @@ class Region:
         chores = Chores(self.engine, owner=f"{me.name}:{self.engine.clock.nonce()[:6]}", length=LEASE)
         while not me.leaving:
             self.kernel.sleep(self.kernel.random.randrange(30 * SECOND, 75 * SECOND))
-            for task in (lambda: self._chores(chores), self._adopt, self._tidy):
+            for task in (self._chores, self._adopt, self._tidy):
                 try:
-                    task()
+                    task(chores)
                 except EftError as error:
                     self.kernel.note("upkeep failed", error)
 
@@ -221,7 +221,7 @@ class Region:
         self.forward(list(due_fires(self.engine, mine)))
         self.forward(list(sweep(self.engine, mine)))
 
-    def _adopt(self) -> None:
+    def _adopt(self, _: Chores) -> None:
         if self.engine.peer is None:
             return
         for partition in self.engine.peer.own.partitions():
@@ -230,7 +230,7 @@ class Region:
             else:
                 return_strays(self.engine, partition.number)
 
-    def _tidy(self) -> None:
+    def _tidy(self, _: Chores) -> None:
         if self.kernel.random.random() < UPKEEP:
             upkeep.abort_stale_uploads(self.engine)
             upkeep.expire_staging(self.engine)

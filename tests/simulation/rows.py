@@ -49,7 +49,7 @@ class SimLedger(FakeLedger):
         self._views = Views(kernel)
         self._written: dict[str, int] = {}
 
-    def _called(self, call: str) -> AbstractContextManager[None]:
+    def _called(self, call: str) -> AbstractContextManager[None]:  # type: ignore[override]
         return _OPEN
 
     def create(self, transfer: Transfer) -> Transfer | None:
@@ -148,12 +148,12 @@ class SimTable(FakeOwnershipTable):
 class SimLimits(FakeLimits):
     """`ports.Limits`, on the clock of whoever asks."""
 
-    def _called(self, call: str) -> AbstractContextManager[None]:
+    def _called(self, call: str) -> AbstractContextManager[None]:  # type: ignore[override]
         return _OPEN
 
 
 class SimRegistry(FakeRegistry):
     """`ports.Registry`."""
 
-    def _called(self, call: str) -> AbstractContextManager[None]:
+    def _called(self, call: str) -> AbstractContextManager[None]:  # type: ignore[override]
         return _OPEN

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eft.errors import Transient
 from eft.journey.messages import Message
 from tests.simulation.kernel import SECOND, Actor, Kernel
-from tests.simulation.weather import PROCESS, SQS, Site
+from tests.simulation.weather import PROCESS, SQS, Request, Site
 
+OF_CALL: Final = {
+    "send": {"send_refused", "send_unheard", "duplicated", "delayed"},
+    "receive": {"swallowed", "visibility_lapsed"},
+    "delete": {"delete_lost"},
+}
 VISIBILITY: Final = 120 * SECOND
 
 
@@ -34,29 +38,22 @@ class QueueSite(Site):
     def copy(self) -> Site:
         return QueueSite(self.kernel, self.name)
 
-    def faulty(self, fault: str, call: str, found: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401
+    def faulty(self, fault: str, request: Request) -> Any:  # noqa: ANN401 - an answer
+        if fault not in OF_CALL[request.call]:
+            return request.do()
         kernel = self.kernel
-        where = {
-            "send": {"send_refused", "send_unheard", "duplicated", "delayed"},
-            "receive": {"swallowed", "visibility_lapsed"},
-            "delete": {"delete_lost"},
-        }
-        if fault not in where[call]:
-            return found(*args, **named)
         kernel.fire(fault)
-        if fault == "send_refused":
-            raise Transient("the queue does not answer", reason="aws_unavailable")
-        if fault == "send_unheard":
-            found(*args, **named)
-            raise Transient("the queue does not answer", reason="aws_unavailable")
-        if fault == "duplicated":
-            found(*args, **named)
-            return found(*args, late=kernel.random.choice([0, 500, 20_000, 200_000]))
-        if fault == "delayed":
-            return found(*args, late=kernel.random.choice([200, 3000, 60_000, 300_000]))
         if fault == "delete_lost":
             return None
-        return found(*args, fault=fault)
+        if request.call == "receive":
+            return request.do(fault=fault)
+        if fault == "delayed":
+            return request.do(late=kernel.random.choice([200, 3000, 60_000, 300_000]))
+        if fault != "send_refused":
+            request.do()
+        if fault == "duplicated":
+            return request.do(late=kernel.random.choice([0, 500, 20_000, 200_000]))
+        raise Transient("the queue does not answer", reason="aws_unavailable")
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ class SimStore:
         self.lanes = server.parallel
 
     def _do(self, step: str, *args: object) -> Any:  # noqa: ANN401 - the step's answer
-        return self._kernel.call(self._site.of(step), step, getattr(self.server, step), args)  # type: ignore[arg-type] - a copy is a Site
+        return self._kernel.call(self._site.of(step), step, getattr(self.server, step), args)
 
     # -- source --------------------------------------------------------------------------------------------------------
 

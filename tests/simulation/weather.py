@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,6 +53,8 @@ BASE: Final[Mapping[str, float]] = {
 STRENGTHS: Final = (0.0, 0.0, 0.3, 1.0, 1.0, 4.0)
 CRITICAL: Final = frozenset({"rename_posix", "rename_plain", "complete", "intend", "save", "change", "adopt", "remove", "abort", "claim"})
 """Calls at which promises are kept or broken: a seed may have its crashes and pauses here."""
+LAZY: Final = frozenset({"unsettled", "intents", "journals", "scheduled_flows"})
+"""Calls of ports that yield: what they find is what stands there when they are called."""
 WRITES: Final = frozenset(
     {"crash", "crash_after", "pause", "pause_after", "rows_lost_answer", "store_lost_answer", "store_late_effect", "link_lost_answer"}
 )
@@ -72,6 +75,27 @@ def weather_of(random: Random) -> Weather:
     """Returns a seed's weather: each kind is absent, light, usual or heavy, apart from the others."""
     rates = {kind: rate * random.choice(STRENGTHS) for kind, rate in BASE.items()}
     return Weather(rates=rates, focus=random.choice([1.0, 1.0, 10.0, 40.0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call on its way to its effect."""
+
+    site: Site
+    call: str
+    found: Callable[..., Any]
+    args: tuple[Any, ...]
+    named: dict[str, Any]
+
+    def do(self, **more: object) -> Any:  # noqa: ANN401 - a port's answer
+        """Carries it out, unless the place cannot be reached."""
+        self.site.refuse(self.call)
+        result = self.found(*self.args, **{**self.named, **more})
+        return iter(list(result)) if self.call in LAZY else result
+
+    def other(self, name: str) -> Callable[..., Any] | None:
+        """Returns another method of what is asked, if it has that."""
+        return getattr(getattr(self.found, "__self__", None), name, None)
 
 
 class Site:
@@ -121,7 +145,7 @@ class Site:
     def refuse(self, call: str) -> None:
         """Raises what a call meets that cannot reach the place at all."""
 
-    def faulty(self, fault: str, call: str, found: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401
+    def faulty(self, fault: str, request: Request) -> Any:  # noqa: ANN401 - a port's answer
         """Carries a call out with a fault of the place's own."""
         raise NotImplementedError
 
@@ -129,48 +153,37 @@ class Site:
 class RowsSite(Site):
     """A DynamoDB table of the process's own region."""
 
-    READS: Final = frozenset(
-        {"load", "known", "unsettled", "page", "parts", "due", "last_fire", "endpoint", "flow", "scheduled_flows", "partition"}
-    )
-
     def __init__(self, kernel: Kernel, name: str, kinds: Sequence[str] = (*PROCESS, *ROWS), *, slowest: int = 25) -> None:
         super().__init__(kernel, name, kinds, slowest=slowest)
 
     def copy(self) -> Site:
         return type(self)(self.kernel, self.name, self.kinds, slowest=self.slowest)
 
-    def faulty(self, fault: str, call: str, found: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401
-        fire = self.kernel.fire
-        if fault == "throttled":
-            fire(fault)
-            raise Transient(f"{self.name} asks to slow down", reason="throttled")
+    def faulty(self, fault: str, request: Request) -> Any:  # noqa: ANN401
         if fault == "index_lag":
-            stale = getattr(found.__self__, f"stale_{call}", None)  # type: ignore[attr-defined] - a bound method
+            stale = request.other(f"stale_{request.call}")
             if stale is None:
-                return found(*args, **named)
-            fire(fault)
-            return stale(*args, **named)
-        fire(fault)
+                return request.do()
+            self.kernel.fire(fault)
+            return replace(request, found=stale).do()
+        self.kernel.fire(fault)
+        if fault == "rows_retried":
+            return self._retried(request)
         if fault == "rows_lost_answer":
-            try:
-                found(*args, **named)
-            except EftError:
-                pass
+            with suppress(EftError):
+                request.do()
             raise Transient(f"{self.name} does not answer as it should", reason="aws_unavailable")
-        return self._retried(call, found, args, named)
+        raise Transient(f"{self.name} asks to slow down", reason="throttled")
 
-    def _retried(self, call: str, found: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _retried(self, request: Request) -> Any:  # noqa: ANN401
         """The answer is lost below the adapter, which sends the request once more: its effect may happen twice."""
-        judge = getattr(found.__self__, "again", None)  # type: ignore[attr-defined] - a bound method
         try:
-            first = found(*args, **named)
+            first = request.do()
         except EftError:
-            return found(*args, **named)
+            return request.do()
         self.kernel.sleep(self.kernel.random.choice([20, 200, 2000]))
-        self.refuse(call)
-        if judge is None:
-            return found(*args, **named)
-        return judge(call, first, found, args, named)
+        again = request.other("again")
+        return request.do() if again is None else again(request.call, first, request.found, request.args, request.named)
 
 
 class LinkSite(RowsSite):
@@ -188,18 +201,15 @@ class LinkSite(RowsSite):
             self.kernel.fired["link_cut"] += 1
             raise self._unreachable()
 
-    def faulty(self, fault: str, call: str, found: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401
-        self.refuse(call)
+    def faulty(self, fault: str, request: Request) -> Any:  # noqa: ANN401
+        self.refuse(request.call)
         self.kernel.fire(fault)
-        if fault == "link_lost_answer":
-            try:
-                found(*args, **named)
-            except EftError:
-                pass
-            raise self._unreachable()
-        self.kernel.sleep(self.kernel.random.randrange(500, 9000))
-        self.refuse(call)
-        return found(*args, **named)
+        if fault == "link_slow":
+            self.kernel.sleep(self.kernel.random.randrange(500, 9000))
+            return request.do()
+        with suppress(EftError):
+            request.do()
+        raise self._unreachable()
 
     def _unreachable(self) -> Transient:
         return Transient("the peer region does not answer", reason=self._reason, counts=self._reason != "peer_unreachable")
@@ -225,35 +235,30 @@ class StoreSite(Site):
         """Returns the error of a connection that ended before the answer."""
         return Transient(f"the connection to {self.name} was lost", reason="connection_lost", endpoint=self._endpoint)
 
-    def faulty(self, fault: str, call: str, found: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:  # noqa: ANN401
-        self.refuse(call)
+    def faulty(self, fault: str, request: Request) -> Any:  # noqa: ANN401
+        self.refuse(request.call)
         kernel = self.kernel
-        if fault == "rename_half_done":
-            if call != "rename_plain":
-                return found(*args, **named)
+        if (fault, request.call) == ("stale_listing", "listing"):
             kernel.fire(fault)
-            found(*args, unlink=False)
-            raise self.lost()
-        if fault == "stale_listing":
-            if call != "listing":
-                return found(*args, **named)
-            kernel.fire(fault)
-            return found(*args, stale=True)
+            return request.do(stale=True)
+        if fault == "stale_listing" or (fault == "rename_half_done" and request.call != "rename_plain"):
+            return request.do()
         kernel.fire(fault)
-        if fault == "store_lost_answer":
-            try:
-                found(*args, **named)
-            except EftError:
-                pass
+        if fault == "rename_half_done":
+            request.do(unlink=False)
+        elif fault == "store_lost_answer":
+            with suppress(EftError):
+                request.do()
         elif fault == "store_late_effect":
-            kernel.at(kernel.now + kernel.random.choice([50, 1500, 20_000, 120_000]), lambda: _quietly(kernel, call, found, args, named))
+            kernel.at(kernel.now + kernel.random.choice([50, 1500, 20_000, 120_000]), lambda: _late(kernel, request))
         raise self.lost()
 
 
-def _quietly(kernel: Kernel, call: str, found: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> None:
+def _late(kernel: Kernel, request: Request) -> None:
     """A server carries out a request whose sender has given up."""
+    result: Any
     try:
-        result = found(*args, **named)
+        result = request.do()
     except EftError as error:
         result = error
-    kernel.trace.append((kernel.now, "late", "", call, args, named, result))
+    kernel.trace.append((kernel.now, "late", request.site.name, request.call, request.args, request.named, result))
