@@ -11,9 +11,6 @@ SPEAKS: Final = MARKED | {"drill", "killpoints", "local", "simulation", "soak", 
 STACK: Final = frozenset({"crash", "drill", "e2e", "killpoints", "soak"})
 """Folders whose tests start the whole stack, or load the machine: they run one after the other."""
 
-collect_ignore = ["simulation"]
-"""Unfinished: run by hand, `python -m tests.simulation --seeds 200` (docs/proof/README.md)."""
-
 pytest_plugins = ["tests.servers", "tests.running"]
 
 

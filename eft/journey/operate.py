@@ -133,7 +133,7 @@ def _refuse_others(transfer: Transfer, states: frozenset[State], reason: str) ->
 def release_paths(engine: Engine, transfer: Transfer, *, delivered: bool) -> None:
     """Frees every destination path that the transfer may have reserved."""
     places = (transfer.upload, transfer.commit)
-    for path in {transfer.destination.path, *(place.path for place in places if place is not None)}:
+    for path in sorted({transfer.destination.path, *(place.path for place in places if place is not None)}):
         engine.ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, delivered=delivered)
 
 
