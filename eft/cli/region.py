@@ -112,7 +112,7 @@ class Order:
             out.say(f"Partition {proposal['partition']}: until {until} UTC another operator may confirm it with")
             out.say(f"  eft region confirm {proposal['id']}")
         if refused:
-            out.table(("REFUSED", "REASON", ""), [(item["partition"], item["reason"], item["message"]) for item in refused], empty="")
+            out.table(("REFUSED", "REASON", ""), _by_reason(refused), empty="")
             raise Failure(f"{len(refused)} refused", code=next(iter(self.refused.values())).code)
 
 
@@ -386,6 +386,14 @@ def _table(out: Output, items: Sequence[JsonObject], *, each: bool = False, peer
             )
         )
     out.table(columns, rows, right=frozenset({"COUNT", "EPOCH"}), empty="No partitions.")
+
+
+def _by_reason(refused: Sequence[JsonObject]) -> list[tuple[str, str, str]]:
+    """Returns what was refused for the same reason in one row, with the first one's message."""
+    groups: dict[str, list[JsonObject]] = {}
+    for item in refused:
+        groups.setdefault(item["reason"], []).append(item)
+    return [(folded([item["partition"] for item in group]), reason, group[0]["message"]) for reason, group in groups.items()]
 
 
 def _alike(item: JsonObject) -> tuple[object, ...]:

