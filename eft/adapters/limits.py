@@ -75,9 +75,12 @@ class DynamoLimits:
             return None
         for _ in range(ROUNDS):
             row = self._table.get(*_breaker_key(endpoint))
-            if row is None:
-                with self._lock:
+            with self._lock:
+                if row is None:
                     self._closed[endpoint] = looked
+                else:
+                    self._closed.pop(endpoint, None)
+            if row is None:
                 return None
             breaker = _breaker(row)
             probing = breaker.probed(self._clock.now())
