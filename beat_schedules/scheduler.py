@@ -14,6 +14,7 @@ from beat_schedules.upkeep import entries
 from eft.journey.sweep import sweep
 from eft.ports import Engine
 from eft.regions.chores import Chores
+from eft.regions.vigil import Vigil
 from tasks.app import SETTINGS
 from tasks.base import engine, forward
 
@@ -26,6 +27,7 @@ class FlowScheduler(Scheduler):
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's signature
         self._look_at = self._sweep_at = 0.0
         self._chores: Chores | None = None
+        self._vigil: Vigil | None = None
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -44,7 +46,7 @@ class FlowScheduler(Scheduler):
         return min(pause, look_every)
 
     def _do_chores(self, ports: Engine, look_every: float) -> None:
-        """Fires flows and sweeps rows, in the partitions whose chores this process has."""
+        """Fires flows and sweeps rows, in the partitions whose chores this process has; keeps an eye on the other region."""
         now = ports.clock.monotonic()
         if now < self._look_at:
             return
@@ -55,6 +57,9 @@ class FlowScheduler(Scheduler):
         if now >= self._sweep_at:
             self._sweep_at = now + SETTINGS.sweep_every.total_seconds()
             forward(list(sweep(ports, mine)))
+        # Last: a peer that swallows every question keeps it waiting.
+        self._vigil = self._vigil or Vigil(ports, policy=SETTINGS.peer_loss, patience=SETTINGS.peer_loss_after)
+        self._vigil.look()
 
     @property
     def info(self) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from eft.domain.ownership import PeerLoss
 from eft.domain.parts import MIB
 from eft.ports import Tuning
 
@@ -34,6 +35,10 @@ class Settings(BaseSettings):
     """The other region; None where one is configured."""
     peer_endpoint: str | None = None
     """Address of the peer's AWS stand-in; None means AWS itself."""
+    peer_loss: PeerLoss = PeerLoss.OPERATOR
+    """Who acts when a region does not hear from the other: a person, or a region by itself. The same in both, or nothing acts."""
+    peer_loss_after: timedelta = timedelta(minutes=5)
+    """How long a region hears nothing before it acts by itself."""
     two_person: bool = False
     """Whether promote and solo need a second operator's word."""
     redis_url: SecretStr | None = None
@@ -69,7 +74,9 @@ class Settings(BaseSettings):
     """URL or file of the issuer's key set."""
     log_level: str = "INFO"
 
-    @field_validator("slice", "lease", "stall", "staging_retention", "stale_upload_age", "sweep_every", "look_every", mode="before")
+    @field_validator(
+        "slice", "lease", "stall", "staging_retention", "stale_upload_age", "sweep_every", "look_every", "peer_loss_after", mode="before"
+    )
     @classmethod
     def _plain_seconds(cls, value: object) -> object:
         return float(value) if isinstance(value, str) and value.replace(".", "", 1).isdigit() else value

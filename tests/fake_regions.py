@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eft.domain.names import PARTITIONS
-from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Proposal, first_homes, may_replace
+from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, PeerLoss, Proposal, first_homes, may_replace
 from eft.errors import Permanent, Transient
 from eft.ports import Lease, Peer
 from eft.regions.pair import RegionPair
@@ -26,6 +26,7 @@ class FakeOwnershipTable:
     entries: dict[str, JournalEntry] = field(default_factory=dict)
     taken: dict[int, Lease] = field(default_factory=dict)
     proposals: dict[str, Proposal] = field(default_factory=dict)
+    policy: PeerLoss = PeerLoss.OPERATOR
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
 
     def partitions(self) -> Sequence[Partition]:
@@ -92,6 +93,12 @@ class FakeOwnershipTable:
 
     def proposal(self, proposal_id: str) -> Proposal | None:
         return self.proposals.get(proposal_id)
+
+    def declare(self, policy: PeerLoss) -> None:
+        self.policy = policy
+
+    def declared(self) -> PeerLoss:
+        return self.policy
 
     def lease(self, number: int, *, owner: str, seen: Lease | None) -> Lease | None:
         new = Lease(owner=owner, lease_epoch=1 if seen is None else seen.lease_epoch + 1, rvn=1 if seen is None else seen.rvn + 1)

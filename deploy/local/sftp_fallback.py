@@ -193,6 +193,8 @@ class Files(asyncssh.SFTPServer):
         """Counts bytes of files against the connection's end, at its pace; returns how many pass before the cut."""
         if self.quirks.bytes_per_second:
             await asyncio.sleep(size / self.quirks.bytes_per_second)
+        if self.login.cut:
+            return 0
         limit, times = self.quirks.cut_after, self.quirks.cut_times
         before = self.login.carried
         self.login.carried += size

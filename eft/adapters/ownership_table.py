@@ -4,6 +4,7 @@
     PARTITIONS      <nn>          a partition: home, region_epoch, mode, phase, evidence, and who changed it last
     LEASES          <nn>          who has a partition's chores
     PROPOSALS       <id>          a change that waits for a second operator's word
+    POLICY          peer-loss     what this region does when it loses sight of the other
     I#<nn>          <transfer>    the last intent of a transfer
     J#<nn>          <transfer>    its journal entry; `open` while it has not come to rest for good (index open_journals)
 
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from eft.adapters.aws import AwsSession
 from eft.adapters.table import Check, Link, Row, Table
 from eft.domain.names import partition_of_id
-from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Proposal
+from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, PeerLoss, Proposal
 from eft.errors import Permanent
 from eft.ports import Lease
 
@@ -27,6 +28,7 @@ FORMAT = 1
 PARTITIONS_KEY = "PARTITIONS"
 LEASES_KEY = "LEASES"
 PROPOSALS_KEY = "PROPOSALS"
+POLICY_KEY = "POLICY"
 
 
 class DynamoOwnershipTable:
@@ -130,6 +132,21 @@ class DynamoOwnershipTable:
         """One request, consistent."""
         row = self._table.get(PROPOSALS_KEY, proposal_id)
         return None if row is None else Proposal.model_validate_json(row["body"])
+
+    def declare(self, policy: PeerLoss) -> None:
+        """One request."""
+        self._table.update(
+            POLICY_KEY,
+            "peer-loss",
+            "SET #policy = :policy",
+            condition="attribute_not_exists(#pk) OR #policy <> :policy",
+            values={":policy": policy.value},
+        )
+
+    def declared(self) -> PeerLoss:
+        """One request, consistent."""
+        row = self._table.get(POLICY_KEY, "peer-loss")
+        return PeerLoss.OPERATOR if row is None else PeerLoss(row["policy"])
 
     def lease(self, number: int, *, owner: str, seen: Lease | None) -> Lease | None:
         """One request. Our own taking, met again after a lost answer, counts: an owner is one process."""

@@ -29,6 +29,17 @@ class Phase(StrEnum):
     RELEASED = "released"
 
 
+class PeerLoss(StrEnum):
+    """Who acts when a region does not hear from the other for long: a person, or one of the regions. Both regions declare the same."""
+
+    OPERATOR = "operator"
+    """Commits pause until a person declares solo, or promotes."""
+    PEER_PROMOTES = "peer-promotes"
+    """Who loses sight of a home takes its partitions over; a home never goes on alone."""
+    HOME_SOLOS = "home-solos"
+    """A home that loses sight of its peer goes on alone; the peer takes over only at a person's word."""
+
+
 class Partition(Frozen):
     """A partition as one region's ownership table holds it."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Proposal, Standing
+from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, PeerLoss, Proposal, Standing
 from eft.domain.transfer import Transfer
 
 
@@ -62,6 +62,12 @@ class OwnershipTable(Protocol):
 
     def proposal(self, proposal_id: str) -> Proposal | None:
         """Returns a proposal."""
+
+    def declare(self, policy: PeerLoss) -> None:
+        """Notes what this region does when it loses sight of the other."""
+
+    def declared(self) -> PeerLoss:
+        """Returns what was declared last; `operator` where nothing was."""
 
     def lease(self, number: int, *, owner: str, seen: Lease | None) -> Lease | None:
         """Takes a partition's chores IF its lease is still the one seen (None: there is none); returns it with the next lease_epoch."""

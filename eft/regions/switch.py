@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from eft.domain.ownership import JournalEntry, Mode, Partition, Phase
+from eft.domain.ownership import JournalEntry, Mode, Partition, PeerLoss, Phase
 from eft.domain.transfer import FINAL, State, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.journey.operate import release_paths
@@ -93,12 +93,16 @@ def promote(engine: Engine, number: int, order: Order, *, old_home_may_be_solo: 
     With `old_home_may_be_solo` what has no evidence here is held when it is adopted.
 
     Raises:
+        Permanent: `home_may_be_solo`: by policy it goes on alone, and `old_home_may_be_solo` says otherwise;
         Conflict: `partition_changed`.
     """
     own = _own(engine)
     seen = own.partition(number)
     if seen.home == engine.ownership.region:
         return seen
+    if not old_home_may_be_solo and own.declared() is PeerLoss.HOME_SOLOS:
+        msg = f"by policy {seen.home} goes on alone when it loses sight of us: promote with old_home_may_be_solo"
+        raise Permanent(msg, reason="home_may_be_solo")
     return _change(
         engine,
         own,
@@ -116,9 +120,12 @@ def solo(engine: Engine, number: int, order: Order) -> Partition:
     """Lets this home commit without its peer. Only where nobody promotes the peer: that is the operator's word.
 
     Raises:
-        Permanent: `not_home`, `released`; Conflict: `partition_changed`.
+        Permanent: `not_home`, `released`; `peer_promotes`: by policy the peer takes over instead; Conflict: `partition_changed`.
     """
     seen = _unreleased(engine, number)
+    if seen.mode is Mode.DUAL and _own(engine).declared() is PeerLoss.PEER_PROMOTES:
+        msg = f"by policy the peer takes partition {number} over when it loses sight of us: a home never goes on alone"
+        raise Permanent(msg, reason="peer_promotes")
     return seen if seen.mode is Mode.SOLO else _change(engine, _own(engine), seen, order, mode=Mode.SOLO)
 
 

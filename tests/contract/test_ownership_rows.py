@@ -16,7 +16,7 @@ from eft.adapters.aws import AwsSession, StaticKeys
 from eft.adapters.ownership_table import DynamoOwnershipTable
 from eft.adapters.table import Check, Link, Table
 from eft.domain.names import RemotePath, transfer_id
-from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Proposal
+from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, PeerLoss, Proposal
 from eft.domain.parts import MAX_PARTS, PartDone, PartPlan
 from eft.domain.transfer import TIMELINE_LIMIT, Commit, Event, State, Transfer, Upload
 from eft.errors import EftError, Transient
@@ -290,6 +290,8 @@ CALLS: dict[str, Callable[[OwnershipTable], object]] = {
     "lease": lambda table: table.lease(3, owner="a", seen=None),
     "renew_lease": lambda table: table.renew_lease(3, owner="a", lease_epoch=1),
     "leases": lambda table: table.leases(),
+    "declare": lambda table: table.declare(PeerLoss.OPERATOR),
+    "declared": lambda table: table.declared(),
 }
 
 

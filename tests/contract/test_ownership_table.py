@@ -13,7 +13,7 @@ from deploy.resources import TABLES
 from eft.adapters.ownership_table import DynamoOwnershipTable
 from eft.adapters.table import Link
 from eft.domain.names import transfer_id
-from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, Phase, Proposal
+from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, PeerLoss, Phase, Proposal
 from eft.errors import Permanent
 from eft.ports import Lease, OwnershipTable
 from tests.contract.rows import DynamoRows, at_once
@@ -350,3 +350,11 @@ def test_of_sixteen_waiters_one_takes_over(table: OwnershipTable) -> None:
     (lease,) = [one for one in taken if one is not None]
     assert table.leases() == {NUMBER: lease}
     assert lease.lease_epoch == 2
+
+
+def test_the_last_policy_declared_stands(table: OwnershipTable) -> None:
+    """Nobody declared: a person acts. Declaring the same again changes nothing."""
+    assert table.declared() is PeerLoss.OPERATOR
+    for policy in (PeerLoss.HOME_SOLOS, PeerLoss.HOME_SOLOS, PeerLoss.PEER_PROMOTES):
+        table.declare(policy)
+        assert table.declared() is policy

@@ -139,7 +139,7 @@ class Guards:
     intents_known: bool = True
     """Who discovers or adopts asks the intents too: a transfer may have been accepted while its journal could not be reached."""
     arrivals_stay: bool = True
-    """A row that a planned switch has just copied is not sent back as a stray."""
+    """A row of a later era is not carried back to an earlier one: neither as a stray nor by a rejoin that began before."""
     journals_passed_on: bool = True
     """A journal that only the other region has reaches the home."""
 

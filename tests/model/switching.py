@@ -47,9 +47,9 @@ class Switching(Guards):
             yield f"{name}: another process takes the chores over", put_table(s, region, table._replace(epoch=table.epoch + 1))
 
     def _carry(self, s: Pair, region: int, epoch: int) -> Pair:
-        """Fences the row's workers, copies it to the peer IF that has none of this era, and ends it here."""
+        """Fences the row's workers, copies it to the peer IF that has none of this era, and ends it here, unless the peer holds it to be here."""
         s = self._copy(s, region, epoch)
-        return put_row(s, region, s.rows[region]._replace(elsewhere=True))
+        return s if s.rows[1 - region].elsewhere else put_row(s, region, s.rows[region]._replace(elsewhere=True))
 
     def _copy(self, s: Pair, region: int, epoch: int) -> Pair:
         row, there = s.rows[region], s.rows[1 - region]
@@ -61,9 +61,12 @@ class Switching(Guards):
 
     def _copied(self, s: Pair, region: int, o: Operation, *, epoch: int, then: str) -> Pair:
         row = s.rows[region]
-        if row.state not in UNDER_WAY | {"held", "unknown"} or row.elsewhere:
+        later = row.epoch > epoch and self.arrivals_stay
+        if row.state not in UNDER_WAY | {"held", "unknown"} or row.elsewhere or later:
             return s._replace(operation=o._replace(at=AFTER[then]))
-        return self._copy(s, region, epoch)._replace(operation=o._replace(at=then, valid=True))
+        copied = self._copy(s, region, epoch)
+        ends = not copied.rows[1 - region].elsewhere
+        return copied._replace(operation=o._replace(at=then if ends else AFTER[then], valid=ends))
 
     @staticmethod
     def _ended(s: Pair, o: Operation, region: int) -> Iterator[tuple[str, Pair]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from tests.simulation.chaos import Story
 from tests.simulation.oracle import carried, judge
-from tests.simulation.play import Play
+from tests.simulation.play import Play, hushed
 from tests.simulation.telling import told
 
 
@@ -39,7 +39,8 @@ def play_seed(seed: int, *, trace: bool = False, calm: bool = False) -> Outcome:
 
 def _played(seed: int, *, trace: bool, calm: bool) -> Outcome:
     play = Play(seed, calm=calm)
-    Story(play).run()
+    with hushed(play):
+        Story(play).run()
     violations = judge(play)
     rows = carried(play)
     outcome = Outcome(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
@@ -38,12 +39,12 @@ KEY: Final = HostKey(algorithm="ssh-ed25519", key="AAAA")
 class _Unexpected(logging.Handler):
     """Errors that the journey met and no rule of it knows: in a simulation each is a finding."""
 
-    def __init__(self) -> None:
+    def __init__(self, play: Play) -> None:
         super().__init__(logging.ERROR)
-        self.play: Play | None = None
+        self.play = play
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.play is not None and record.exc_info and record.exc_info[1] is not None:
+        if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             where = ""
             at = error.__traceback__
@@ -53,17 +54,23 @@ class _Unexpected(logging.Handler):
             self.play.kernel.broken.append(f"unexpected {type(error).__name__}: {error} ({where})")
 
 
-_UNEXPECTED = _Unexpected()
-
-
-def hush() -> None:
-    """Keeps the engine's log lines to those that are findings."""
-    for name in ("eft", "beat_schedules"):
-        log = logging.getLogger(name)
+@contextmanager
+def hushed(play: Play) -> Iterator[None]:
+    """Keeps the engine's log lines to those that are findings of a play."""
+    unexpected = _Unexpected(play)
+    logs = [logging.getLogger(name) for name in ("eft", "beat_schedules")]
+    before = [(log, log.level, log.propagate) for log in logs]
+    for log in logs:
         log.setLevel(logging.ERROR)
         log.propagate = False
-        if _UNEXPECTED not in log.handlers:
-            log.addHandler(_UNEXPECTED)
+        log.addHandler(unexpected)
+    try:
+        yield
+    finally:
+        for log, level, propagate in before:
+            log.removeHandler(unexpected)
+            log.setLevel(level)
+            log.propagate = propagate
 
 
 @dataclass(slots=True)
@@ -91,8 +98,6 @@ class Play:
     _written: int = 0
 
     def __post_init__(self) -> None:
-        hush()
-        _UNEXPECTED.play = self
         self.kernel, self.truth = Kernel(self.seed), Truth()
         random = self.kernel.random
         self.kernel.weather = CALM if self.calm else weather_of(random)

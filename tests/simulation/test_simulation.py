@@ -13,9 +13,9 @@ import pytest
 from tests.simulation.outcome import play_seed
 from tests.simulation.weather import BASE
 
-SHARES: Final = 20
+SHARES: Final = 80
 SHARE: Final = 25
-"""Seeds per test: five hundred in all."""
+"""Seeds per test: two thousand in all."""
 WORLD: Final = frozenset(
     {
         "dead_letter",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -69,6 +70,7 @@ class Landing:
         """What the process is told."""
         return (
             passed_on()
+            | {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
             | self.aws.environment
             | {
                 "EFT_REGION": self.aws.region,
