@@ -47,7 +47,7 @@ class Switching(Guards):
             yield f"{name}: another process takes the chores over", put_table(s, region, table._replace(epoch=table.epoch + 1))
 
     def _carry(self, s: Pair, region: int, epoch: int) -> Pair:
-        """Fences the row's workers, copies it to the peer IF that has none of this era, and ends it here, unless the peer holds it to be here."""
+        """Fences the row's workers, copies it to the peer IF that has none of this era, and ends it here, unless the peer says it is."""
         s = self._copy(s, region, epoch)
         return s if s.rows[1 - region].elsewhere else put_row(s, region, s.rows[region]._replace(elsewhere=True))
 
