@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any, Final, Literal
 
 from flask import Flask
@@ -19,6 +18,7 @@ from pydantic.json_schema import JsonSchemaValue
 from api.auth import Scope
 from api.errors import MEDIA_TYPE, ProblemShown
 from api.operation import JSON, MERGE_PATCH, Operation, View
+from eft import __version__
 
 REF: Final = "#/components/schemas/{model}"
 METHODS: Final = ("get", "post", "put", "patch", "delete")
@@ -87,7 +87,7 @@ def _document(app: Flask) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Enterprise file transfer engine",
-            "version": version("eft"),
+            "version": __version__,
             "description": ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

@@ -2,4 +2,4 @@
 
 from eft.cli.main import app
 
-app()
+app(prog_name="eft")

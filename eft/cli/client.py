@@ -11,12 +11,12 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import httpx
 
+from eft import __version__
 from eft.cli.failure import ExitCode, Failure, Fault, usage
 
 PREFIX: Final = "/v1"
@@ -71,7 +71,7 @@ class Api:
             transport=transport,
             timeout=TIMEOUT,
             trust_env=not self.loopback,  # a proxy cannot reach this machine's own loopback
-            headers={"Authorization": f"Bearer {token}", "User-Agent": f"eft-cli/{version('eft')}", "Accept": "application/json"},
+            headers={"Authorization": f"Bearer {token}", "User-Agent": f"eft-cli/{__version__}", "Accept": "application/json"},
         )
 
     def get(self, where: str, **params: object) -> Answer:

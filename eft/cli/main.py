@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 from typer.core import TyperGroup
 
+from eft import __version__
 from eft.cli import endpoint, flow, region, stack, token, transfer
 from eft.cli.failure import EXIT_CODES, ExitCode, Failure, examples
 from eft.cli.output import Output, tell
@@ -92,9 +93,7 @@ def root(
 @app.command("version")
 def version(*, as_json: JsonFlag = False) -> None:
     """Print the version."""
-    from importlib.metadata import version as installed  # noqa: PLC0415 - only this command needs it
-
     out = Output(as_json=as_json)
-    out.document({"version": installed("eft")})
+    out.document({"version": __version__})
     if not as_json:
-        print(installed("eft"))
+        print(__version__)
