@@ -21,5 +21,5 @@ def engine_services(compose: dict[str, Any]) -> dict[str, list[str]]:
     return {
         name: service["command"]
         for name, service in services.items()
-        if service["build"]["target"] == "engine" and "entrypoint" not in service
+        if service["image"] == "eft:local" and "entrypoint" not in service
     }

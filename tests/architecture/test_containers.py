@@ -77,3 +77,9 @@ def _stage(target: str) -> list[str]:
     rest = DOCKERFILE[begin + 1 :]
     end = next((number for number, line in enumerate(rest) if line.startswith("FROM ")), len(rest))
     return rest[:end]
+
+
+def test_each_image_is_built_by_one_service() -> None:
+    """Built by each service that runs it, an image would replace itself, and the containers of the service before with it."""
+    built = [service["image"] for service in COMPOSE["services"].values() if "build" in service]
+    assert sorted(built) == sorted({service["image"] for service in COMPOSE["services"].values()})
