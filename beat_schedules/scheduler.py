@@ -1,4 +1,4 @@
-"""Beat's scheduler: upkeep by Celery's entries, the flows' own schedules from the registry, and the sweep. It keeps no state of its own."""
+"""Beat's scheduler: upkeep by Celery's entries, the flows' own schedules from the registry, and the sweep. No state of it matters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from celery.beat import Scheduler
 from celery.utils.log import get_logger
 
-from beat_schedules.fires import due_fires
+from beat_schedules.fires import Quiet, due_fires
 from beat_schedules.upkeep import entries
 from eft.journey.sweep import sweep
 from eft.ports import Engine
@@ -28,6 +28,7 @@ class FlowScheduler(Scheduler):
         self._look_at = self._sweep_at = 0.0
         self._chores: Chores | None = None
         self._vigil: Vigil | None = None
+        self._quiet: Quiet = {}
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -53,7 +54,7 @@ class FlowScheduler(Scheduler):
         self._look_at = now + look_every
         self._chores = self._chores or Chores(ports, owner=f"{socket.gethostname()}:{os.getpid()}:{ports.clock.nonce()[:6]}")
         mine = self._chores.mine()
-        forward(list(due_fires(ports, mine)))
+        forward(list(due_fires(ports, mine, quiet=self._quiet)))
         if now >= self._sweep_at:
             self._sweep_at = now + SETTINGS.sweep_every.total_seconds()
             forward(list(sweep(ports, mine)))

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
-from fnmatch import translate
-from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo
+from typing import Self
 
-import re2
-from cronsim import CronSim, CronSimError
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from eft.domain.endpoint import Frozen
-from eft.domain.fingerprint import RemoteFile
 from eft.domain.names import check_template, directory_path
+from eft.domain.selection import Selection, Stability
+from eft.domain.trigger import Arrival, Cron, Expected, Interval, Manual, Misfire, Once, Trigger
+
+__all__ = [
+    "Arrival",
+    "Checksum",
+    "ConflictMode",
+    "Cron",
+    "Disposition",
+    "Expected",
+    "Flow",
+    "Interval",
+    "Manual",
+    "Misfire",
+    "Once",
+    "Policy",
+    "Priority",
+    "Retry",
+    "Selection",
+    "Stability",
+    "Trigger",
+]
 
 
 class ConflictMode(StrEnum):
@@ -102,126 +117,6 @@ class Policy(Frozen):
         return self
 
 
-class Selection(Frozen):
-    """Which files of the source a flow takes."""
-
-    directory: str = ""
-    glob: str | None = None
-    regex: str | None = Field(default=None, max_length=500)
-    recursive: bool = False
-    min_size: int = Field(default=0, ge=0)
-    max_size: int | None = Field(default=None, ge=0)
-    min_age: timedelta = timedelta(0)
-    max_age: timedelta | None = None
-
-    @field_validator("directory")
-    @classmethod
-    def _clean_directory(cls, value: str) -> str:
-        return directory_path(value)
-
-    @field_validator("regex")
-    @classmethod
-    def _is_regex(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                _regex(value)
-            except re2.error as error:
-                msg = f"is no regular expression of the RE2 syntax (no look-around, no back-references): {_said(error)}"
-                raise ValueError(msg) from None
-        return value
-
-    @model_validator(mode="after")
-    def _one_pattern(self) -> Self:
-        if self.glob is not None and self.regex is not None:
-            msg = "give glob or regex, not both"
-            raise ValueError(msg)
-        return self
-
-    def below(self, path: str) -> str:
-        """Returns a path relative to the selection's directory."""
-        return path[len(self.directory) + 1 :] if self.directory and path.startswith(self.directory + "/") else path
-
-    def names(self, path: str) -> bool:
-        """Returns whether the pattern takes a path, given relative to the selection's directory.
-
-        A glob without `/` is matched against the last component, one with `/` against the whole path (`*` crosses `/`); a regex, in
-        RE2's syntax because that takes linear time whatever a customer writes, must match the whole path.
-        """
-        if self.regex is not None:
-            return _regex(self.regex).fullmatch(path) is not None
-        glob = self.glob or "*"
-        return _compiled(translate(glob)).match(path if "/" in glob else path.rpartition("/")[2]) is not None
-
-    def why_not(self, file: RemoteFile, *, now: datetime) -> str | None:
-        """Returns why a listed file is left out, in words for a customer, or None if it is taken."""
-        if not self.names(self.below(file.path)):
-            return "its name does not match the pattern"
-        if file.size < self.min_size:
-            return f"smaller than {self.min_size} bytes"
-        if self.max_size is not None and file.size > self.max_size:
-            return f"larger than {self.max_size} bytes"
-        age = timedelta(0) if file.modified is None else now - file.modified
-        if file.modified is not None and age < self.min_age:
-            return f"younger than {self.min_age}"
-        if self.max_age is not None and age > self.max_age:
-            return f"older than {self.max_age}"
-        return None
-
-
-class Manual(Frozen):
-    """The flow runs when somebody asks."""
-
-    kind: Literal["manual"] = "manual"
-
-
-class Interval(Frozen):
-    """The flow runs every so often."""
-
-    kind: Literal["interval"] = "interval"
-    every: timedelta = Field(ge=timedelta(seconds=1), le=timedelta(days=31))
-
-
-class Cron(Frozen):
-    """The flow runs by a five-field cron expression, in a time zone."""
-
-    kind: Literal["cron"] = "cron"
-    cron: str
-    timezone: str = "UTC"
-
-    @field_validator("cron")
-    @classmethod
-    def _five_fields(cls, value: str) -> str:
-        try:
-            CronSim(value, datetime(2025, 1, 1, tzinfo=UTC))
-        except CronSimError as error:
-            msg = f"is no cron expression of five fields: {error}"
-            raise ValueError(msg) from None
-        return value
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError):
-            msg = f"no time zone is named '{value}'; use an IANA name such as Europe/Berlin"
-            raise ValueError(msg) from None
-        return value
-
-
-class Arrival(Frozen):
-    """The flow takes an object as soon as its bucket tells of it; the source is a bucket.
-
-    The source is listed besides, every so often: what no event told of, or what was too young when one did, is found then.
-    """
-
-    kind: Literal["arrival"] = "arrival"
-    listed_every: timedelta = Field(default=timedelta(hours=1), ge=timedelta(minutes=1), le=timedelta(days=31))
-
-
-Trigger = Annotated[Manual | Interval | Cron | Arrival, Field(discriminator="kind")]
-
-
 class Flow(Frozen):
     """A standing order: source endpoint + selection → destination endpoint."""
 
@@ -236,28 +131,15 @@ class Flow(Frozen):
     selection: Selection = Selection()
     policy: Policy = Policy()
     trigger: Trigger = Manual()
+    expected: Expected | None = None
+    """By when files must have come."""
     enabled: bool = True
     revision: int = 1
     created: AwareDatetime
+    scheduled_since: AwareDatetime | None = None
+    """Since when its schedule holds, where that is not its creation: it was resumed then, or got another trigger."""
 
     @field_validator("destination_directory")
     @classmethod
     def _clean_directory(cls, value: str) -> str:
         return directory_path(value)
-
-
-@lru_cache(maxsize=512)
-def _regex(pattern: str) -> Any:  # noqa: ANN401 - re2 is published without types
-    options = re2.Options()
-    options.log_errors = False
-    return re2.compile(pattern, options=options)
-
-
-def _said(error: Exception) -> str:
-    said = error.args[0] if error.args else ""
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
-
-
-@lru_cache(maxsize=512)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)

@@ -23,6 +23,11 @@ def sortable(at: datetime) -> str:
     return instant(millis(at)).strftime("%Y-%m-%dT%H:%M:%S.") + f"{millis(at) % 1000:03d}Z"
 
 
+def fire_name(planned: datetime) -> str:
+    """Returns the name of a schedule's fire: its planned time, to the second; names sort as times do."""
+    return planned.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def fire_time(name: str) -> datetime | None:
     """Returns the planned time that names a schedule's fire (ISO 8601 with an offset), else None."""
     try:
@@ -30,3 +35,14 @@ def fire_time(name: str) -> datetime | None:
     except ValueError:
         return None
     return planned.astimezone(UTC) if planned.tzinfo else None
+
+
+def spoken(duration: timedelta) -> str:
+    """Returns a duration as people say it, to the second: `5 min`, `1 d 6 h`."""
+    seconds = round(duration.total_seconds())
+    words = []
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, seconds = divmod(seconds, length)
+        if count:
+            words.append(f"{count} {unit}")
+    return " ".join(words) or "0 s"

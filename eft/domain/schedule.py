@@ -1,32 +1,128 @@
-"""When a flow's schedule fires."""
+"""When a flow's schedule fires: what is due now, and what is to come. All times are UTC; which exist is the trigger's zone's affair."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
 
-from eft.domain.flow import Arrival, Cron, Flow, Interval
+from eft.domain.flow import Flow
+from eft.domain.names import shard_of
+from eft.domain.trigger import Arrival, Cron, Expected, Interval, Misfire, Once, Schedule, Trigger
 
 LOOK_BACK = timedelta(days=1)
 """A schedule that has not been looked at for longer starts again from here: what was missed before is not made up for."""
+GRACE = timedelta(minutes=1)
+"""A fire that is made within this time of its plan was not missed."""
+ALL_AT_MOST = 100
+"""Missed fires that `all` makes up for."""
+HORIZON = timedelta(days=5 * 366)
+"""Nothing is planned further ahead; a schedule that has no fire before then never fires."""
+LEAPS = 10_000
+"""Closed days and blackouts that are passed over in search of a time that is open."""
+INSTANT = timedelta(microseconds=1)
 
 
-def latest_fire(flow: Flow, *, after: datetime | None, now: datetime) -> datetime | None:
-    """Returns the latest planned time in (`after`, `now`], or None if there is none; of several missed ones only the last fires.
+def due_times(flow: Flow, *, after: datetime | None, now: datetime) -> list[datetime]:
+    """Returns the planned times that are to be fired now, oldest first; `after` is the planned time of the last fire, if there was one.
 
-    Without `after` the time begins with the flow's creation. Intervals are counted from the epoch, so that every process plans alike.
+    Of those that pass between two looks all fire with `misfire` all, else the last.
     """
-    begin = max(after or flow.created, now - LOOK_BACK)
     trigger = flow.trigger
-    if isinstance(trigger, Interval | Arrival):
-        every = (trigger.every if isinstance(trigger, Interval) else trigger.listed_every).total_seconds()
-        planned = datetime.fromtimestamp(now.timestamp() // every * every, UTC)
-        return planned if planned > begin else None
-    if isinstance(trigger, Cron):
-        local = begin.astimezone(ZoneInfo(trigger.timezone))
-        fires = takewhile(lambda at: at <= now, CronSim(trigger.cron, local))
-        return max((at.astimezone(UTC) for at in fires if at > begin), default=None)
-    return None
+    since = flow.scheduled_since or flow.created
+    if isinstance(trigger, Once):
+        # After its instant nothing else comes, so it is made up for however late it is.
+        begin, until = max(after or since, since), now
+    else:
+        begin = max(after or since, since, now - LOOK_BACK)
+        until = now - offset(flow)
+    if not isinstance(trigger, Schedule):
+        return list(_planned(trigger, begin, until))[-1:]
+    if trigger.blackout_end(now) is not None:
+        return []
+    if trigger.misfire is Misfire.SKIP:
+        begin = max(begin, until - GRACE)
+    times = [at for at in _planned(trigger, begin, until) if trigger.open_on(at)]
+    if trigger.misfire is Misfire.SKIP:
+        times = [at for at in times if trigger.blackout_end(at + offset(flow)) is None]
+    return times[-ALL_AT_MOST:] if trigger.misfire is Misfire.ALL else times[-1:]
+
+
+def coming_fires(flow: Flow, *, now: datetime) -> Iterator[datetime]:
+    """Yields the times, jitter and all, at which the flow will fire if it stays enabled; without blackouts' fires that are made up for."""
+    trigger, shift = flow.trigger, offset(flow)
+    begin = now - shift
+    for _ in range(LEAPS):
+        leap = None
+        for at in _planned(trigger, begin, now + HORIZON):
+            leap = _leap(trigger, at, at + shift)
+            if leap is not None:
+                # Over a closed day or a blackout at once: there may be a fire every second.
+                begin = max(leap - INSTANT - shift, at)
+                break
+            yield at + shift
+        if leap is None:
+            return
+
+
+def quiet_until(flow: Flow, *, now: datetime) -> datetime | None:
+    """Returns a time before which nothing becomes due, if what is due now has been fired; None if there is no such time to tell."""
+    trigger, shift = flow.trigger, offset(flow)
+    if isinstance(trigger, Schedule) and trigger.blackout_end(now) is not None:
+        return None
+    return next(_planned(trigger, now - shift, now + HORIZON), now + HORIZON) + shift
+
+
+def deadlines(expected: Expected, *, after: datetime, until: datetime) -> Iterator[datetime]:
+    """Yields the times in (`after`, `until`] by which files must have come."""
+    return (at for at in _cron(expected.by, expected.timezone, after, until) if expected.open_on(at))
+
+
+def offset(flow: Flow) -> timedelta:
+    """Returns how much later than planned a flow's fires come: its own share of the jitter, always the same."""
+    trigger = flow.trigger
+    if not isinstance(trigger, Schedule) or not trigger.jitter or isinstance(trigger, Once):
+        return timedelta(0)
+    return trigger.jitter * shard_of(flow.tenant, flow.id, shards=10_000) / 10_000
+
+
+def _leap(trigger: Trigger, planned: datetime, fired: datetime) -> datetime | None:
+    """Returns when to look on, where nothing fires at a planned time; None if it does."""
+    if not isinstance(trigger, Schedule):
+        return None
+    return trigger.blackout_end(fired) if trigger.open_on(planned) else trigger.day_after(planned)
+
+
+def _planned(trigger: Trigger, after: datetime, until: datetime) -> Iterator[datetime]:
+    """Yields the planned times in (`after`, `until`]."""
+    match trigger:
+        case Once():
+            if after < trigger.at <= until:
+                yield trigger.at.astimezone(UTC)
+        case Cron():
+            yield from _cron(trigger.cron, trigger.timezone, after, until)
+        case Interval():
+            yield from _every(trigger.every, after, until)
+        case Arrival():
+            yield from _every(trigger.listed_every, after, until)
+        case _:
+            return
+
+
+def _every(every: timedelta, after: datetime, until: datetime) -> Iterator[datetime]:
+    # Counted from the epoch, so that every process plans alike.
+    seconds = every.total_seconds()
+    at = datetime.fromtimestamp((after.timestamp() // seconds + 1) * seconds, UTC)
+    while at <= until:
+        yield at
+        at += every
+
+
+def _cron(text: str, zone: str, after: datetime, until: datetime) -> Iterator[datetime]:
+    # CronSim gives times after the one it gets, which it cuts to the second. They are compared in UTC: two times of one zone
+    # compare by their clocks, of which there are two of each in autumn.
+    times = (at.astimezone(UTC) for at in CronSim(text, after.astimezone(ZoneInfo(zone))))
+    return (at for at in takewhile(lambda at: at <= until, times) if at > after)

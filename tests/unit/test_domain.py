@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from eft.domain.endpoint import SftpEndpoint
 from eft.domain.fingerprint import Fingerprint, RemoteFile
-from eft.domain.flow import Arrival, Cron, Flow, Interval, Manual, Policy, Retry, Selection
+from eft.domain.flow import Cron, Interval, Policy, Retry, Selection
 from eft.domain.names import (
     PARTITIONS,
     destination_name,
@@ -27,7 +27,6 @@ from eft.domain.names import (
     transfer_id,
 )
 from eft.domain.parts import MAX_PARTS, MIB, lanes, plan_parts
-from eft.domain.schedule import latest_fire
 from eft.domain.transfer import MOVES, NEXT_STEP, RESTING, State
 from eft.errors import NotFound, Permanent
 
@@ -220,43 +219,6 @@ def test_fingerprints_match_by_the_strongest_identity_both_have() -> None:
     assert one.matches(Fingerprint(size=1, etag="e"))
     assert not one.matches(Fingerprint(size=1, etag="f", modified=NOW))
     assert not Fingerprint(size=1, modified=NOW).matches(Fingerprint(size=1, modified=NOW + timedelta(seconds=1)))
-
-
-def _flow(trigger: Any, *, created: datetime = NOW - timedelta(days=400)) -> Flow:  # noqa: ANN401 - a trigger
-    return Flow(id="f", tenant="t", name="n", source="a", destination="b", trigger=trigger, created=created)
-
-
-def test_intervals_fire_by_the_epoch() -> None:
-    """Every process plans the same times; only the last of several missed ones fires."""
-    flow = _flow(Interval(every=timedelta(minutes=10)))
-    assert latest_fire(flow, after=None, now=NOW + timedelta(minutes=7)) == NOW
-    assert latest_fire(flow, after=NOW, now=NOW + timedelta(minutes=7)) is None
-    assert latest_fire(flow, after=NOW, now=NOW + timedelta(minutes=35)) == NOW + timedelta(minutes=30)
-
-
-def test_cron_fires_in_its_zone_through_the_change_of_clocks() -> None:
-    """Three o'clock in Berlin is an hour earlier in UTC from the day of the change on."""
-    flow = _flow(Cron(cron="0 3 * * *", timezone="Europe/Berlin"))
-    before = datetime(2025, 3, 29, 12, tzinfo=UTC)
-    assert latest_fire(flow, after=None, now=before) == datetime(2025, 3, 29, 2, tzinfo=UTC)
-    assert latest_fire(flow, after=before, now=NOW) == datetime(2025, 3, 30, 1, tzinfo=UTC)
-
-
-def test_a_new_flow_does_not_make_up_for_the_past() -> None:
-    """A schedule begins with its flow; a manual flow has none."""
-    flow = _flow(Cron(cron="0 3 * * *"), created=NOW - timedelta(minutes=1))
-    assert latest_fire(flow, after=None, now=NOW) is None
-    assert latest_fire(_flow(Manual()), after=None, now=NOW) is None
-
-
-def test_a_flow_that_waits_for_arrivals_is_listed_every_so_often() -> None:
-    """Hourly unless it says otherwise."""
-    flow = _flow(Arrival(listed_every=timedelta(minutes=30)))
-    planned = latest_fire(flow, after=NOW - timedelta(hours=2), now=NOW)
-    assert planned is not None
-    assert planned == latest_fire(_flow(Interval(every=timedelta(minutes=30))), after=NOW - timedelta(hours=2), now=NOW)
-    assert latest_fire(flow, after=planned, now=NOW) is None
-    assert Arrival().listed_every == timedelta(hours=1)
 
 
 def test_every_state_rests_or_has_a_next_step() -> None:
