@@ -84,6 +84,7 @@ TABLES: Final = (
             IndexSpec("by_flow", Key("tenant_flow"), Key("created"), "KEYS_ONLY"),
             IndexSpec("by_flow_state", Key("tenant_flow_state"), Key("created"), "KEYS_ONLY"),
             IndexSpec("due", Key("due_shard"), Key("due_at", "N"), "KEYS_ONLY"),
+            IndexSpec("outbox", Key("outbox"), Key("outbox_at", "N"), "KEYS_ONLY"),
         ),
         expires="expires",
     ),

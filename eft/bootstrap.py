@@ -8,6 +8,7 @@ from eft.adapters.aws import AwsSession
 from eft.adapters.clock import SystemClock
 from eft.adapters.ledger import DynamoLedger
 from eft.adapters.limits import DynamoLimits
+from eft.adapters.outbox import DynamoOutbox
 from eft.adapters.ownership import SingleRegionOwnership
 from eft.adapters.ownership_table import DynamoOwnershipTable
 from eft.adapters.registry import DynamoRegistry
@@ -15,8 +16,11 @@ from eft.adapters.s3.connections import S3Connections, StagingBucket
 from eft.adapters.secrets import SecretsManager
 from eft.adapters.sftp.pool import SftpConnections
 from eft.adapters.stores import StoresByKind
+from eft.adapters.subscriptions import DynamoSubscriptions, Everything
 from eft.adapters.table import Link
-from eft.ports import Clock, Engine, Ownership, Peer
+from eft.adapters.telling import EventBridgeBus, StepFunctions
+from eft.adapters.webhooks import HttpsReceiver
+from eft.ports import Announcing, Clock, Engine, Ownership, Peer
 from eft.regions.pair import RegionPair
 from eft.settings import Settings
 
@@ -42,9 +46,12 @@ def build_engine(settings: Settings, *, remember: timedelta = timedelta(0)) -> E
         kms_key=settings.staging_kms_key,
         full_object_checksum=settings.s3_full_checksums,
     )
+    subscriptions = DynamoSubscriptions(session, table=f"{settings.prefix}registry", clock=clock, remember=remember)
     return Engine(
         clock=clock,
-        ledger=DynamoLedger(session, table=ledger_table, clock=clock),
+        ledger=DynamoLedger(
+            session, table=ledger_table, clock=clock, listening=subscriptions if settings.event_bus is None else Everything()
+        ),
         limits=limits,
         registry=DynamoRegistry(session, table=f"{settings.prefix}registry", clock=clock, remember=remember),
         secrets=secrets,
@@ -55,6 +62,13 @@ def build_engine(settings: Settings, *, remember: timedelta = timedelta(0)) -> E
         ownership=_ownership(settings, peer),
         tuning=settings.tuning,
         peer=peer,
+        announcing=Announcing(
+            outbox=DynamoOutbox(session, table=ledger_table, clock=clock),
+            subscriptions=subscriptions,
+            receiver=HttpsReceiver(loopback=settings.webhooks_to_loopback),
+            callbacks=StepFunctions(session),
+            bus=None if settings.event_bus is None else EventBridgeBus(session, name=settings.event_bus),
+        ),
     )
 
 

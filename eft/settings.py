@@ -64,6 +64,12 @@ class Settings(BaseSettings):
     sweep_every: timedelta = timedelta(seconds=30)
     look_every: timedelta = timedelta(seconds=5)
     """How often beat reads the flows' schedules."""
+    event_bus: str | None = None
+    """Name or ARN of the EventBridge bus that is told of everything; None: no bus is told of anything."""
+    webhooks_to_loopback: bool = False
+    """Whether webhooks may be on this machine, over plain HTTP too: for the local stack and tests."""
+    announce_every: timedelta = timedelta(seconds=2)
+    """How often beat asks for what is to be told."""
     health_file: Path | None = None
 
     api_host: str = "127.0.0.1"
@@ -75,7 +81,16 @@ class Settings(BaseSettings):
     log_level: str = "INFO"
 
     @field_validator(
-        "slice", "lease", "stall", "staging_retention", "stale_upload_age", "sweep_every", "look_every", "peer_loss_after", mode="before"
+        "slice",
+        "lease",
+        "stall",
+        "staging_retention",
+        "stale_upload_age",
+        "sweep_every",
+        "look_every",
+        "announce_every",
+        "peer_loss_after",
+        mode="before",
     )
     @classmethod
     def _plain_seconds(cls, value: object) -> object:

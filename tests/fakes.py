@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeGuard, TypeVar
 
+from eft.domain.announcement import news
 from eft.domain.breaker import Breaker
 from eft.domain.cursor import cursor_after, read_cursor
 from eft.domain.endpoint import Credential, Endpoint, S3Endpoint, SecretRef
@@ -26,6 +27,7 @@ from eft.domain.parts import PartDone
 from eft.domain.transfer import FINAL, RESTING, State, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.ports import Due, Durability, Page, Remembered, Reservation
+from eft.ports.announcing import Listening
 
 START: Final = datetime(2025, 1, 6, 9, 0, tzinfo=UTC)
 DELIVERIES_KEPT: Final = 64
@@ -131,11 +133,16 @@ class FakeLedger(_Fake):
         self._parts: dict[tuple[str, int], dict[int, PartDone]] = defaultdict(dict)
         self._paths: dict[tuple[str, str], _Path] = defaultdict(_Path)
         self._fires: dict[tuple[str, str, str], _Fire] = {}
+        self.listening: Listening | None = None
+        self.outbox: set[str] = set()
+        """Transfers that others are to be told of."""
 
     def create(self, transfer: Transfer) -> Transfer | None:
         with self._called("create"):
             if transfer.id in self._rows:
                 return self._rows[transfer.id].transfer
+            if self._post(transfer, since=None):
+                transfer = transfer.with_(announced=0)
             self._rows[transfer.id] = _Row(self.stored(transfer))
             return None
 
@@ -172,6 +179,9 @@ class FakeLedger(_Fake):
             row = self._rows.get(transfer.id)
             if not _holds(row, transfer) or row.transfer.state is not was:
                 raise LostOwnership("another worker has the transfer")
+            self._post(transfer, since=was)
+            if transfer.announced != row.transfer.announced:
+                transfer = transfer.with_(announced=row.transfer.announced)
             row.transfer = self.stored(transfer)
             if transfer.claim_until is None:
                 row.claimant = None
@@ -181,6 +191,7 @@ class FakeLedger(_Fake):
             stands = self._rows.get(transfer.id)
             if stands is not None and stands.transfer.region_epoch >= transfer.region_epoch:
                 return False
+            self._post(transfer, since=None)
             self._rows[transfer.id] = _Row(self.stored(transfer))
             return True
 
@@ -303,6 +314,29 @@ class FakeLedger(_Fake):
             names = [name for tenant, one, name in self._fires if (tenant, one) == (flow.tenant, flow.id)]
             last = max((name for name in names if fire_time(name) is not None), default=None)
             return None if last is None else fire_time(last)
+
+    def untold(self) -> list[Transfer]:
+        """Returns the transfers that others are to be told of, oldest first."""
+        with self._lock:
+            return [one for one in self.rows() if one.id in self.outbox]
+
+    def announced(self, transfer_id: str, *, milestones: int) -> None:
+        """Notes how many milestones were told; with more of them by now the row stays in the outbox."""
+        with self._lock:
+            row = self._row(transfer_id)
+            row.transfer = row.transfer.with_(announced=max(milestones, row.transfer.announced or 0))
+            if not news(row.transfer, since=None):
+                self.outbox.discard(transfer_id)
+
+    def _post(self, transfer: Transfer, *, since: State | None) -> bool:
+        if transfer.elsewhere is not None:
+            self.outbox.discard(transfer.id)
+        if self.listening is None or transfer.elsewhere is not None or not news(transfer, since=since):
+            return False
+        if transfer.announced is None and transfer.task_token is None and not self.listening.wanted(transfer.tenant):
+            return False
+        self.outbox.add(transfer.id)
+        return True
 
     # -- for tests to look at ------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from botocore.loaders import Loader, create_loader
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_events.client import EventBridgeClient
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_secretsmanager.client import SecretsManagerClient
     from mypy_boto3_sqs.client import SQSClient
@@ -108,6 +109,14 @@ class AwsSession:
     def sqs(self) -> SQSClient:
         """Returns the client of SQS."""
         return cast("SQSClient", self._client("sqs"))
+
+    def events(self) -> EventBridgeClient:
+        """Returns the client of EventBridge."""
+        return cast("EventBridgeClient", self._client("events"))
+
+    def stepfunctions(self) -> Any:  # noqa: ANN401 - it has no types here
+        """Returns the client of Step Functions."""
+        return self._client("stepfunctions")
 
     def resolve_credential(self) -> None:
         """Fetches the credential now, assuming the role where there is one, instead of with the first call.

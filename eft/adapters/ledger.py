@@ -1,7 +1,8 @@
 """The ledger in DynamoDB: one item per transfer and beside it what belongs to it. Single-item conditional writes, no scans.
 
     pk                    sk                       what                            sparse, in index `due`
-    T#<transfer>          T                        the transfer                    while something has to happen to it
+    T#<transfer>          T                        the transfer                    while something has to happen to it;
+                                                                                   in `outbox` while others are to be told of it
     T#<transfer>          P#<attempt>#<number>     a part that is done
     T#<transfer>          C#<digest>#<number>      a frozen part list, by content
     R#<endpoint>#<hash>   R                        reservation of a path
@@ -38,6 +39,7 @@ from eft.adapters.ledger_rows import (
     due_of,
     fire_key,
     frozen_digest,
+    outbox_keys,
     path_key,
     reserved_shard,
     resting_shard,
@@ -46,6 +48,7 @@ from eft.adapters.ledger_rows import (
     transfer_row,
 )
 from eft.adapters.table import Link, Row, Table, Value
+from eft.domain.announcement import news
 from eft.domain.cursor import cursor_after, read_cursor
 from eft.domain.flow import Flow
 from eft.domain.instants import fire_time, millis, sortable
@@ -53,7 +56,7 @@ from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
 from eft.domain.transfer import FINAL, ROW_FORMAT, State, Transfer
 from eft.errors import LostOwnership, NotFound
-from eft.ports import Clock, Due, Page, Reservation
+from eft.ports import Clock, Due, Listening, Page, Reservation
 
 FROZEN_PARTS: Final = 1000
 """Parts in one item of a frozen list: about 50 KB compressed."""
@@ -64,11 +67,15 @@ _MINE: Final = "#fence = :fence AND #region_epoch <= :epoch"
 
 
 class DynamoLedger:
-    """`ports.Ledger` in a DynamoDB table with the indexes by_tenant, by_state, by_flow, by_flow_state and due."""
+    """`ports.Ledger` in a DynamoDB table with the indexes by_tenant, by_state, by_flow, by_flow_state, due and outbox."""
 
-    def __init__(self, session: AwsSession, *, table: str, clock: Clock, link: Link | None = None) -> None:
+    def __init__(
+        self, session: AwsSession, *, table: str, clock: Clock, link: Link | None = None, listening: Listening | None = None
+    ) -> None:
         self._table = Table(session, table, what="the ledger" if link is None else "the peer region's ledger", link=link)
         self._clock = clock
+        self._listening = listening
+        """Who says whether others want to be told; None: nobody does."""
 
     # -- transfers -----------------------------------------------------------------------------------------------------
 
@@ -76,7 +83,9 @@ class DynamoLedger:
         """One request. Our own row, met again after a lost answer, counts as created."""
         self._freeze(transfer)
         nonce = self._clock.nonce()
-        done, stands = self._table.put(transfer_row(transfer) | {"created_by": nonce}, condition="attribute_not_exists(#pk)")
+        outbox = self._outbox(transfer, since=None)
+        row = transfer_row(transfer) | outbox | ({"announced": 0} if outbox else {}) | {"created_by": nonce}
+        done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
         return None if done or stands is None or stands.get("created_by") == nonce else self._transfer(stands)
 
     def load(self, transfer_id: str) -> Transfer:
@@ -128,16 +137,21 @@ class DynamoLedger:
         """
         self._freeze(transfer)
         row = transfer_row(transfer)
+        # Only whoever tells others says how far they were told, and takes the row out of the outbox.
+        row.pop("announced", None)
         changing = {name: value for name, value in row.items() if name not in {"pk", "sk", "fence"}}
         gone = [name for name in ("claim_until", "claimant", "due_at", "due_shard", "frozen") if name not in row]
         if transfer.claim_until is not None:
             gone.remove("claimant")
+        if transfer.elsewhere is not None:
+            gone += ["outbox", "outbox_at"]
+        written = changing | self._outbox(transfer, since=was)
         done, stands = self._table.update(
             row["pk"],
             row["sk"],
-            "SET " + ", ".join(f"#{name} = :{name}" for name in changing) + _remove(gone),
+            "SET " + ", ".join(f"#{name} = :{name}" for name in written) + _remove(gone),
             condition=f"{_MINE} AND #state = :was",
-            values={f":{name}": value for name, value in changing.items()}
+            values={f":{name}": value for name, value in written.items()}
             | {":fence": transfer.fence, ":epoch": transfer.region_epoch, ":was": was},
         )
         if not done and (stands is None or {**stands, **row} != stands or stands.keys() & set(gone)):
@@ -271,7 +285,7 @@ class DynamoLedger:
         self._freeze(transfer)
         row = transfer_row(transfer)
         done, stands = self._table.put(
-            row,
+            row | self._outbox(transfer, since=None),
             condition="attribute_not_exists(#pk) OR #region_epoch < :epoch",
             values={":epoch": transfer.region_epoch},
         )
@@ -331,6 +345,16 @@ class DynamoLedger:
             limit=1,
         )
         return next((fire_time(row["sk"].removeprefix("S#")) for row in rows), None)
+
+    # -- what others are told ------------------------------------------------------------------------------------------
+
+    def _outbox(self, transfer: Transfer, *, since: State | None) -> Row:
+        """Returns the attributes by which others will be told of what is new, if somebody wants to be told."""
+        if self._listening is None or transfer.elsewhere is not None or not news(transfer, since=since):
+            return {}
+        if transfer.announced is None and transfer.task_token is None and not self._listening.wanted(transfer.tenant):
+            return {}
+        return outbox_keys(transfer)
 
     # -- frozen part lists ---------------------------------------------------------------------------------------------
 

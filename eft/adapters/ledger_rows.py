@@ -7,8 +7,9 @@ import json
 from typing import Any, Final
 
 from eft.adapters.table import Row
+from eft.domain.announcement import milestones
 from eft.domain.instants import fire_time, instant, millis, sortable
-from eft.domain.names import RemotePath
+from eft.domain.names import RemotePath, shard_of
 from eft.domain.transfer import FINAL, RESTING, ROW_FORMAT, Transfer
 from eft.errors import Permanent
 from eft.ports import Due
@@ -17,7 +18,9 @@ INLINE_PARTS: Final = 100
 """Parts that a commit keeps in its row; a longer list lies beside it, so that a row stays far below DynamoDB's 400 KB."""
 RESTING_SHARDS: Final = "resting-"
 """What the shards of rows that wait for a person begin with."""
-_OWN_ATTRIBUTES: Final = frozenset({"format", "state", "fence", "claim_until", "due_at"})
+_OWN_ATTRIBUTES: Final = frozenset({"format", "state", "fence", "claim_until", "due_at", "announced"})
+OUTBOX_SHARDS: Final = 4
+"""Values of the outbox's partition key."""
 
 
 def transfer_row(transfer: Transfer) -> Row:
@@ -37,7 +40,10 @@ def transfer_row(transfer: Transfer) -> Row:
         "tenant_state": f"{transfer.tenant}#{transfer.state}",
         "fence": transfer.fence,
         "region_epoch": transfer.region_epoch,
+        "milestones": len(milestones(transfer)),
     }
+    if transfer.announced is not None:
+        row["announced"] = transfer.announced
     if frozen is not None:
         body["commit"]["parts"] = []
         row["frozen"] = frozen
@@ -67,7 +73,17 @@ def transfer_of(row: Row) -> Transfer:
         fields["claim_until"] = instant(row["claim_until"])
     if "due_shard" in row and row["state"] not in RESTING:
         fields["due_at"] = instant(row["due_at"])
+    if "announced" in row:
+        fields["announced"] = row["announced"]
     return Transfer.model_validate(fields)
+
+
+def outbox_keys(transfer: Transfer) -> Row:
+    """Returns the attributes that put a transfer into the index `outbox`; always the same, so that more to tell moves nothing there."""
+    return {
+        "outbox": str(shard_of(transfer.tenant, transfer.id, shards=OUTBOX_SHARDS)),
+        "outbox_at": millis(transfer.created),
+    }
 
 
 def check_format(row: Row) -> None:

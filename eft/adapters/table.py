@@ -118,6 +118,14 @@ class Table:
         """
         return {row["pk"]: row for row in self._get_all(keys, only=only)}
 
+    def each(self, keys: Sequence[tuple[str, str]]) -> Iterator[Row]:
+        """Yields the rows that exist, in any order, not read consistently; one request per 100 rows, more where they exceed 16 MB.
+
+        Raises:
+            Transient: `throttled`.
+        """
+        return self._get_all(keys, only=None)
+
     def _get_all(self, keys: Sequence[tuple[str, str]], *, only: str | None) -> Iterator[Row]:
         for start in range(0, len(keys), BATCH):
             wanted: Any = {self._name: {"Keys": [_key(*key) for key in keys[start : start + BATCH]]}}
@@ -152,7 +160,7 @@ class Table:
         call = _named({"UpdateExpression": expression, "ConditionExpression": condition}, values=values, names=names)
         return self._write("update_item", call | {"Key": _key(pk, sk), "ReturnValues": "ALL_NEW"})
 
-    def delete(self, pk: str, sk: str, *, condition: str, values: Mapping[str, Value]) -> Outcome:
+    def delete(self, pk: str, sk: str, *, condition: str, values: Mapping[str, Value] | None = None) -> Outcome:
         """Deletes a row IF the condition holds."""
         return self._write("delete_item", _named({"ConditionExpression": condition}, values=values) | {"Key": _key(pk, sk)})
 

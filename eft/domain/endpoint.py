@@ -34,6 +34,9 @@ class Credential(Frozen):
     access_key_id: SecretStr | None = None
     secret_access_key: SecretStr | None = None
     session_token: SecretStr | None = None
+    signing_secret: SecretStr | None = None
+    former_signing_secret: SecretStr | None = None
+    """Of a webhook: what announcements are signed with, and what they were before it was rotated."""
 
 
 class HostKey(Frozen):

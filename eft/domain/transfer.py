@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from eft.domain.endpoint import Frozen
 from eft.domain.fingerprint import Fingerprint
@@ -16,7 +16,7 @@ from eft.domain.parts import PartDone, PartPlan, lanes
 
 ROW_FORMAT = 1
 TIMELINE_LIMIT = 100
-"""Events kept on a row; beyond it the oldest but the first are dropped."""
+"""Events kept on a row; beyond it the oldest that repeat the state before are dropped. Changes of state stay: others are told of them."""
 
 
 class State(StrEnum):
@@ -203,6 +203,10 @@ class Transfer(Frozen):
     abandoned: tuple[Upload, ...] = ()
     """Attempts given up whose tokens are yet to be removed (D8)."""
     timeline: tuple[Event, ...] = ()
+    announced: int | None = None
+    """How many of its milestones others have been told; None: when it was accepted nobody listened."""
+    task_token: str | None = Field(default=None, repr=False)
+    """Of the state machine that waits for its end."""
 
     @property
     def via_staging(self) -> bool:
@@ -253,7 +257,8 @@ class Transfer(Frozen):
         event = Event(at=now, state=self.state, attempt=self.attempt, bytes=self.size, reason=reason, error=error, by=by)
         kept = self.timeline
         if len(kept) >= TIMELINE_LIMIT:
-            kept = (kept[0], *kept[-(TIMELINE_LIMIT - 2) :])
+            repeated = next((n for n in range(1, len(kept)) if kept[n].state is kept[n - 1].state), None)
+            kept = kept if repeated is None else (*kept[:repeated], *kept[repeated + 1 :])
         return self.model_copy(update={"timeline": (*kept, event)})
 
     def with_(self, **changes: object) -> Self:

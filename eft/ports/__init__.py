@@ -3,6 +3,7 @@
 One contract suite (`tests/contract/`) runs on the fake and on the real adapter of each.
 """
 
+from eft.ports.announcing import Announcing, Answer, Bus, Callbacks, Listening, Outbox, Receiver, Subscriptions, Untold
 from eft.ports.engine import Clock, Engine, Peer, Tuning
 from eft.ports.files import (
     Bytes,
@@ -22,7 +23,11 @@ from eft.ports.regions import Durability, Lease, Ownership, OwnershipTable, Reme
 from eft.ports.rows import Due, Ledger, Limits, Page, Registry, Reservation, Secrets
 
 __all__ = [
+    "Announcing",
+    "Answer",
+    "Bus",
     "Bytes",
+    "Callbacks",
     "Check",
     "Clock",
     "CommitOutcome",
@@ -33,12 +38,15 @@ __all__ = [
     "Lease",
     "Ledger",
     "Limits",
+    "Listening",
     "MoveOutcome",
+    "Outbox",
     "Ownership",
     "OwnershipTable",
     "Page",
     "Peer",
     "ProbeReport",
+    "Receiver",
     "Registry",
     "Remembered",
     "Reservation",
@@ -48,6 +56,8 @@ __all__ = [
     "Staging",
     "Store",
     "Stores",
+    "Subscriptions",
     "Tuning",
+    "Untold",
     "Uploading",
 ]

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from eft.domain.parts import MIB
+from eft.ports.announcing import Announcing
 from eft.ports.files import Stores
 from eft.ports.regions import Ownership, OwnershipTable
 from eft.ports.rows import Ledger, Limits, Registry, Secrets
@@ -77,3 +78,5 @@ class Engine:
     tuning: Tuning = field(default_factory=Tuning)
     peer: Peer | None = None
     """None where one region is configured."""
+    announcing: Announcing | None = None
+    """None where nobody is ever told of anything."""
