@@ -119,10 +119,14 @@ class TransferShown(TransferSummary):
 
 
 class TransferPage(Shown):
-    """Transfers, newest first; `next_cursor` asks for the next page, null at the end."""
+    """Transfers, newest first; `next_cursor` asks for the next page, null at the end.
+
+    `missing` names the region that does not answer: what is carried out there is not among the items.
+    """
 
     items: tuple[TransferSummary, ...]
     next_cursor: str | None
+    missing: str | None = None
 
 
 class RedriveAsked(Asked):

@@ -32,15 +32,23 @@ class Findings:
     """Delivered more than once."""
     strangers: list[str] = field(default_factory=list)
     """There, and expected by nobody: temporary files left over, for example."""
+    unfinished: list[str] = field(default_factory=list)
+    """Uploads to S3 that were begun and neither completed nor aborted."""
 
     @property
     def clean(self) -> bool:
         """Whether every file is there once, whole, and nothing else is."""
-        return not (self.lost or self.damaged or self.duplicates or self.strangers)
+        return not (self.lost or self.damaged or self.duplicates or self.strangers or self.unfinished)
 
     def __str__(self) -> str:
         """Names what is wrong, a few of each kind."""
-        kinds = {"lost": self.lost, "damaged": self.damaged, "delivered twice": self.duplicates, "unexpected": self.strangers}
+        kinds = {
+            "lost": self.lost,
+            "damaged": self.damaged,
+            "delivered twice": self.duplicates,
+            "unexpected": self.strangers,
+            "uploads left": self.unfinished,
+        }
         return "; ".join(f"{len(names)} {kind}: {', '.join(sorted(names)[:5])}" for kind, names in kinds.items() if names) or "all well"
 
 
@@ -55,10 +63,9 @@ def in_bucket(s3: S3Client, bucket: str, expected: Samples, *, transfers: Iterab
         return digest(s3.get_object(Bucket=bucket, Key=name)["Body"].iter_chunks(1 << 20))
 
     found = Findings()
-    unfinished = [
+    found.unfinished += [
         upload["Key"] for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket) for upload in page.get("Uploads", [])
     ]
-    found.strangers += [f"unfinished upload of {name}" for name in unfinished]
     _compare(found, {name: held(name) for name in versions}, expected, transfers)
     found.duplicates += [name for name, times in versions.items() for _ in range(times - 1)]
     return found

@@ -85,6 +85,8 @@ class Api:
     def listing(self, where: str, *, limit: int | None = None, cursor: str | None = None, **params: object) -> JsonObject:
         """Returns a listing as `items` and the `next_cursor` of what follows: at most `limit` items from `cursor` on, or all of them.
 
+        What else the last page said stays beside them.
+
         Raises:
             Failure: with the exit code that the status calls for.
         """
@@ -95,7 +97,7 @@ class Api:
             items += page["items"]
             cursor = page["next_cursor"]
             if cursor is None or (limit is not None and len(items) >= limit):
-                return {"items": items, "next_cursor": cursor}
+                return {**page, "items": items, "next_cursor": cursor}
 
     def find(self, noun: str, reference: str) -> Answer:
         """Returns the endpoint or flow of this id, else the only one of this name. `noun` is the plural of the path.

@@ -181,6 +181,8 @@ def list_transfers(
     columns = ("ID", "STATE", "FROM", "TO", "SIZE", "ACCEPTED (UTC)", "REASON")
     out.table(columns, rows, right=frozenset({"SIZE"}), empty="No transfers.")
     out.more(page["next_cursor"])
+    if page["missing"] is not None:
+        out.say(f"{page['missing']} does not answer: what is carried out there is not shown.", style="yellow")
 
 
 @app.command("show")

@@ -10,7 +10,9 @@ import base64
 import binascii
 import hashlib
 import json
+from datetime import datetime
 
+from eft.domain.instants import sortable
 from eft.errors import Permanent
 
 
@@ -34,6 +36,16 @@ def read_cursor(cursor: str, *, scope: tuple[str | None, ...]) -> str:
     except (UnicodeError, binascii.Error, ValueError, RecursionError):
         pass
     raise Permanent("the cursor does not belong to this listing; begin again without it", reason="cursor_invalid")
+
+
+def listing_scope(tenant: str, *, state: str | None, flow: str | None) -> tuple[str | None, ...]:
+    """Returns the scope of a tenant's listing of transfers: the same in every region, and so its cursors."""
+    return ("transfers", tenant, state, flow)
+
+
+def listing_key(created: datetime, transfer: str) -> str:
+    """Returns what transfers are listed by: newest last."""
+    return f"{sortable(created)}#{transfer}"
 
 
 def _digest(scope: tuple[str | None, ...]) -> str:

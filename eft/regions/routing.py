@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from eft.domain.cursor import cursor_after, listing_key, listing_scope, read_cursor
 from eft.domain.names import partition_of_id
 from eft.domain.ownership import Intent
 from eft.domain.transfer import MOVES, Receipt, State, Transfer
-from eft.errors import NotFound
+from eft.errors import NotFound, Transient
 from eft.journey.operate import owned_transfer
 from eft.ports import Engine, Ledger
 from eft.regions.pair import RegionPair
@@ -42,6 +44,44 @@ def find(engine: Engine, tenant: str, transfer_id: str) -> Transfer:
         if known is None or known.tenant != tenant:
             raise
         return known
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page of a tenant's transfers from both regions, newest first."""
+
+    items: Sequence[Transfer]
+    cursor: str | None
+    missing: str | None = None
+    """The region that does not answer: what is at home there is not among the items."""
+
+
+def page(
+    engine: Engine, tenant: str, *, state: State | None = None, flow: str | None = None, limit: int = 50, cursor: str | None = None
+) -> Listed:
+    """Returns a page of a tenant's transfers: a page of each region's ledger, merged; each transfer as its home has it.
+
+    Raises:
+        Permanent: `cursor_invalid`.
+    """
+    here = engine.ledger.page(tenant, state=state, flow=flow, limit=limit, cursor=cursor)
+    if engine.peer is None:
+        return Listed(here.items, here.cursor)
+    try:
+        there = engine.peer.ledger.page(tenant, state=state, flow=flow, limit=limit, cursor=cursor)
+    except Transient:
+        return Listed([row for row in here.items if row.elsewhere is None], here.cursor, missing=engine.peer.region)
+    scope = listing_scope(tenant, state=state, flow=flow)
+    found: dict[str, Transfer] = {}
+    for row in (*here.items, *there.items):
+        key = listing_key(row.created, row.id)
+        if row.elsewhere is None and (key not in found or found[key].region_epoch < row.region_epoch):
+            found[key] = row
+    # Below the end of a page that goes on, the other region may have more.
+    whole = max((read_cursor(each.cursor, scope=scope) for each in (here, there) if each.cursor is not None), default="")
+    keys = sorted((key for key in found if key >= whole), reverse=True)
+    last = keys[limit - 1] if len(keys) > limit else whole
+    return Listed([found[key] for key in keys[:limit]], cursor_after(last, scope=scope) if last else None)
 
 
 def _in(ledger: Ledger, transfer_id: str) -> Transfer | None:

@@ -285,7 +285,7 @@ def test_listing(acme: Client, other: Client, world: World, queue: Queue) -> Non
     found = listed(f"flow={flow.id}")
     assert [world.ledger.load(each).flow for each in found] == [flow.id]
     assert listed(f"flow={flow.id}&state=dead") == []
-    assert other.get(PATH).get_json() == {"items": [], "next_cursor": None}
+    assert other.get(PATH).get_json() == {"items": [], "next_cursor": None, "missing": None}
 
 
 @pytest.mark.parametrize(

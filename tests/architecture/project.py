@@ -19,7 +19,5 @@ def engine_services(compose: dict[str, Any]) -> dict[str, list[str]]:
     """Returns the command of each service that runs a role of the engine's image, by the service's name."""
     services: dict[str, Any] = compose["services"]
     return {
-        name: service["command"]
-        for name, service in services.items()
-        if service["image"] == "eft:local" and "entrypoint" not in service
+        name: service["command"] for name, service in services.items() if service["image"] == "eft:local" and "entrypoint" not in service
     }

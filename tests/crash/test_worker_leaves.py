@@ -106,4 +106,7 @@ def test_killed_again_and_again(shop: Shop, crew: Crew, rounds: int) -> None:
         seen = [shop.customer.transfer(one["id"]) for one in shop.customer.transfers(flow=flow)]
         assert [one for one in seen if one["state"] != "settled"] == []
         found = target.findings(expected, seen)
+        # Killed between S3's answer and its note on the row, an upload is known to nobody: the bucket's lifecycle rule takes it.
+        assert len(found.unfinished) <= 2 * rounds
+        found.unfinished.clear()
         assert found.clean, str(found)
