@@ -20,13 +20,14 @@ from eft.domain.breaker import Breaker
 from eft.domain.cursor import cursor_after, read_cursor
 from eft.domain.endpoint import Credential, Endpoint, S3Endpoint, SecretRef
 from eft.domain.flow import Arrival, Flow, Manual
-from eft.domain.instants import fire_time, instant, millis, sortable
+from eft.domain.instants import fire_moment, fire_time, instant, millis, sortable
+from eft.domain.memory import Memory, chunks_of, memory_of
 from eft.domain.names import PARTITIONS, RemotePath
 from eft.domain.ownership import Intent, Mode, Standing
 from eft.domain.parts import PartDone
 from eft.domain.transfer import FINAL, RESTING, State, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
-from eft.ports import Due, Durability, Page, Remembered, Reservation
+from eft.ports import Due, Durability, Fire, Page, Remembered, Reservation
 from eft.ports.announcing import Listening
 
 START: Final = datetime(2025, 1, 6, 9, 0, tzinfo=UTC)
@@ -122,6 +123,7 @@ class _Fire:
     partition: int
     due_at: datetime | None
     outcome: dict[str, int] | None = None
+    runs: int = 0
 
 
 class FakeLedger(_Fake):
@@ -136,6 +138,7 @@ class FakeLedger(_Fake):
         self.listening: Listening | None = None
         self.outbox: set[str] = set()
         """Transfers that others are to be told of."""
+        self._memories: dict[tuple[str, str], tuple[int, datetime | None, dict[str, bytes]]] = {}
 
     def create(self, transfer: Transfer) -> Transfer | None:
         with self._called("create"):
@@ -303,6 +306,16 @@ class FakeLedger(_Fake):
             self._fires[key] = _Fire(partition=partition, due_at=_cut(at))
             return True
 
+    def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> int | None:
+        with self._called("begin_fire"):
+            fire = self._fires.get((flow.tenant, flow.id, name))
+            if fire is None:
+                return 1
+            if fire.outcome is not None:
+                return None
+            fire.runs, fire.due_at = fire.runs + 1, _cut(until)
+            return fire.runs
+
     def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
         with self._called("fire_done"):
             fire = self._fires.get((flow.tenant, flow.id, name))
@@ -337,6 +350,24 @@ class FakeLedger(_Fake):
             return False
         self.outbox.add(transfer.id)
         return True
+
+    def fires(self, flow: Flow, *, limit: int) -> Sequence[Fire]:
+        with self._called("fires"):
+            found = [Fire(name, fire.outcome) for (*owner, name), fire in self._fires.items() if owner == [flow.tenant, flow.id]]
+            return sorted(found, key=lambda fire: fire_moment(fire.name), reverse=True)[:limit]
+
+    def memory(self, flow: Flow) -> Memory:
+        with self._called("memory"):
+            revision, watermark, chunks = self._memories.get((flow.tenant, flow.id), (0, None, {}))
+            return memory_of(chunks, revision=revision, watermark=watermark) if revision else Memory()
+
+    def remember(self, flow: Flow, memory: Memory) -> bool:
+        with self._called("remember"):
+            if self._memories.get((flow.tenant, flow.id), (0, None, {}))[0] != memory.revision:
+                return False
+            watermark = None if memory.watermark is None else _cut(memory.watermark)
+            self._memories[flow.tenant, flow.id] = (memory.revision + 1, watermark, chunks_of(memory))
+            return True
 
     # -- for tests to look at ------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@
     T#<transfer>          P#<attempt>#<number>     a part that is done
     T#<transfer>          C#<digest>#<number>      a frozen part list, by content
     R#<endpoint>#<hash>   R                        reservation of a path
-    F#<tenant>#<flow>     S#<name> | R#<name>      fire of a schedule | on request  until its discover has ended
+    F#<tenant>#<flow>     …                        `eft.adapters.ledger_fires`
 
 A transfer's state, fence, claim and due time are attributes, for conditions read them; all else is the JSON text `body`. A
 save costs one write to the table, and to an index only where that index's keys change: all are KEYS_ONLY.
@@ -30,6 +30,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from eft.adapters.aws import AwsSession
+from eft.adapters.ledger_fires import FireRows
 from eft.adapters.ledger_rows import (
     RESTING_SHARDS,
     check_format,
@@ -37,7 +38,6 @@ from eft.adapters.ledger_rows import (
     digest,
     due_key,
     due_of,
-    fire_key,
     frozen_digest,
     outbox_keys,
     path_key,
@@ -50,8 +50,7 @@ from eft.adapters.ledger_rows import (
 from eft.adapters.table import Link, Row, Table, Value
 from eft.domain.announcement import news
 from eft.domain.cursor import cursor_after, read_cursor
-from eft.domain.flow import Flow
-from eft.domain.instants import fire_time, millis, sortable
+from eft.domain.instants import millis, sortable
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
 from eft.domain.transfer import FINAL, ROW_FORMAT, State, Transfer
@@ -66,7 +65,7 @@ _MINE: Final = "#fence = :fence AND #region_epoch <= :epoch"
 """A row that came back from another region counts its fence anew: a number of an earlier era is not the same number."""
 
 
-class DynamoLedger:
+class DynamoLedger(FireRows):
     """`ports.Ledger` in a DynamoDB table with the indexes by_tenant, by_state, by_flow, by_flow_state, due and outbox."""
 
     def __init__(
@@ -309,42 +308,6 @@ class DynamoLedger:
             values={":until": millis(until), ":seen": millis(due.due_at), ":resting": RESTING_SHARDS},
         )
         return done
-
-    # -- fires ---------------------------------------------------------------------------------------------------------
-
-    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int) -> bool:
-        """One request. Our own fire, met again after a lost answer, counts as claimed."""
-        nonce = self._clock.nonce()
-        pk, sk = fire_key(flow.tenant, flow.id, name)
-        row = {
-            "pk": pk,
-            "sk": sk,
-            "format": ROW_FORMAT,
-            "due_shard": str(partition),
-            "due_at": millis(at),
-            "created_by": nonce,
-        }
-        done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
-        return done or (stands is not None and stands["created_by"] == nonce)
-
-    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
-        """One request."""
-        self._table.update(
-            *fire_key(flow.tenant, flow.id, name),
-            "SET #outcome = :outcome REMOVE #due_shard, #due_at",
-            condition="attribute_exists(#pk) AND attribute_not_exists(#outcome)",
-            values={":outcome": json.dumps(outcome)},
-        )
-
-    def last_fire(self, flow: Flow) -> datetime | None:
-        """One request, however long the history: a schedule's fires are named by planned times, which sort as such."""
-        rows = self._table.query(
-            "#pk = :pk AND begins_with(#sk, :sk)",
-            values={":pk": f"F#{flow.tenant}#{flow.id}", ":sk": "S#"},
-            backward=True,
-            limit=1,
-        )
-        return next((fire_time(row["sk"].removeprefix("S#")) for row in rows), None)
 
     # -- what others are told ------------------------------------------------------------------------------------------
 

@@ -124,9 +124,14 @@ def path_key(endpoint: str, path: RemotePath) -> tuple[str, str]:
     return f"R#{endpoint}#{hashlib.sha256(path.encode()).hexdigest()}", "R"
 
 
+def flow_key(tenant: str, flow: str) -> str:
+    """Returns pk of a flow's fires and memory."""
+    return f"F#{tenant}#{flow}"
+
+
 def fire_key(tenant: str, flow: str, name: str) -> tuple[str, str]:
     """Returns pk and sk of a fire; a schedule's is named by its planned time."""
-    return f"F#{tenant}#{flow}", f"{'R' if fire_time(name) is None else 'S'}#{name}"
+    return flow_key(tenant, flow), f"{'R' if fire_time(name) is None else 'S'}#{name}"
 
 
 def reserved_shard(partition: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_ASKED = re.compile(r"[a-z]+-(\d{8}T\d{6})")
 
 
 def millis(at: datetime) -> int:
@@ -35,6 +37,14 @@ def fire_time(name: str) -> datetime | None:
     except ValueError:
         return None
     return planned.astimezone(UTC) if planned.tzinfo else None
+
+
+def fire_moment(name: str) -> datetime:
+    """Returns the time in a fire's name, planned or asked for; 1970 where it has none. Fires are shown in this order."""
+    planned = fire_time(name)
+    if planned is None and (asked := _ASKED.match(name)):
+        planned = datetime.strptime(asked[1], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    return planned or _EPOCH
 
 
 def spoken(duration: timedelta) -> str:

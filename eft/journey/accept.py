@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from eft.domain.endpoint import Endpoint, SftpEndpoint
-from eft.domain.fingerprint import RemoteFile
+from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow, Policy
 from eft.domain.names import RemotePath, destination_name, join, partition_of, remote_path, transfer_id
 from eft.domain.transfer import Event, Place, State, Transfer
@@ -135,19 +135,25 @@ def found_transfer(engine: Engine, flow: Flow, file: RemoteFile, *, source: Endp
     ).with_(flow=flow.id, fingerprint=file.fingerprint)
 
 
-def refused_transfer(engine: Engine, flow: Flow, *, shown: str, why: str, unique: str, kinds: tuple[Endpoint, Endpoint]) -> Transfer:
+def refused_transfer(engine: Engine, flow: Flow, entry: RefusedName, *, kinds: tuple[Endpoint, Endpoint]) -> Transfer:
     """Returns the row of a listed name that is never moved: dead from the start, so that its customer sees it and why."""
     source, destination = kinds
-    place = RemotePath(shown)
+    place = RemotePath(entry.shown)
     row = _row(
         engine,
-        new_id=transfer_id(flow.tenant, flow.id, "refused", unique, partition=partition_of(flow.tenant, flow.destination)),
+        new_id=refused_id(flow, entry),
         tenant=flow.tenant,
         source=Place(endpoint=source.id, kind=source.kind, path=place),
         destination=Place(endpoint=destination.id, kind=destination.kind, path=place),
         policy=flow.policy,
     ).with_(flow=flow.id)
-    return row.to(State.DEAD, now=row.created, reason="name_invalid" if "symbolic link" not in why else "is_symlink", error=why)
+    return row.to(State.DEAD, now=row.created, reason="name_invalid" if "symbolic link" not in entry.why else "is_symlink", error=entry.why)
+
+
+def refused_id(flow: Flow, entry: RefusedName) -> str:
+    """Returns the id of the dead transfer that shows a name which is never moved."""
+    unique = f"{entry.shown}|{entry.fingerprint.key()}"
+    return transfer_id(flow.tenant, flow.id, "refused", unique, partition=partition_of(flow.tenant, flow.destination))
 
 
 def found_id(flow: Flow, file: RemoteFile) -> str:

@@ -120,8 +120,7 @@ def _create(engine: Engine, flow: Flow, source: S3Endpoint, seen: Seen, counts: 
 def _refuse(engine: Engine, flow: Flow, name: RefusedName, counts: Counter[str], *, ends: tuple[Endpoint, Endpoint]) -> list[Transfer]:
     """A name that cannot be moved becomes the same dead transfer that a listing makes of it."""
     counts["refused_name"] += 1
-    unique = f"{name.shown}|{name.fingerprint.key()}"
-    engine.ledger.create(refused_transfer(engine, flow, shown=name.shown, why=name.why, unique=unique, kinds=ends))
+    engine.ledger.create(refused_transfer(engine, flow, name, kinds=ends))
     return []
 
 

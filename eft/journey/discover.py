@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
 from eft.domain.endpoint import Endpoint
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow
+from eft.domain.schedule import coming_fires
 from eft.domain.transfer import Step, Transfer
 from eft.errors import EftError, Permanent, Transient
 from eft.journey.accept import found_id, found_transfer, put_on_record, refuse_unpinned, refused_transfer
-from eft.journey.messages import Message, next_message
+from eft.journey.looking import Looking, Seen, Verdict, Window
+from eft.journey.messages import FIRE_AGAIN, Message, next_message
 from eft.journey.work import Slice
 from eft.ports import Engine
 
 log = logging.getLogger(__name__)
+AT_LEAST = 1000
+"""Files that a slice takes even if it has used its time: each slice lists anew."""
+RUNS_AT_MOST = 100
+"""Runs of a fire in which it waits for files to settle: some eight hours."""
+LONGEST_PAUSE = timedelta(minutes=5)
 BUNDLE = 16
 """Small transfers that travel in one message and share a worker's connections."""
 LOOK_UP = 100
@@ -26,7 +34,7 @@ T = TypeVar("T")
 
 
 def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
-    """Carries one fire of a flow through; returns the messages of the transfers that it created, and its own if the slice ended first.
+    """Carries one fire of a flow through; returns the messages of the transfers that it created, and its own if it is to go on.
 
     A crash before the end leaves the fire due: it is carried through again, and what is created already is known.
 
@@ -35,6 +43,9 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     """
     tenant, flow_id, name = fire_id.split("/", 2)
     flow = engine.registry.flow(tenant, flow_id)
+    run = engine.ledger.begin_fire(flow, name=name, until=engine.clock.now() + FIRE_AGAIN * engine.tuning.stall)
+    if run is None:
+        return []
     source = engine.registry.endpoint(tenant, flow.source)
     destination = engine.registry.endpoint(tenant, flow.destination)
     for endpoint in (source, destination):
@@ -43,18 +54,39 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     if until is not None:
         msg = f"endpoint {source.id} has failed repeatedly; it is tried again at {until:%H:%M:%S} UTC"
         raise Transient(msg, reason="breaker_open", retry_after=until - engine.clock.now())
-    counts = {"listed": 0, "selected": 0, "created": 0, "refused": 0}
-    created: list[Transfer] = []
-    for batch in batched(_selected(engine, flow, source, counts), LOOK_UP):
-        ids = [found_id(flow, file) for file in batch]
-        known = engine.ledger.known(ids) | engine.ownership.known(ids)
-        created += _create(engine, flow, [f for f in batch if found_id(flow, f) not in known], counts, ends=(source, destination))
-        if piece.over():
-            return [*bundled(engine, created), Message(step=Step.DISCOVER, ids=(fire_id,))]
+    memory = engine.ledger.memory(flow)
+    looking = Looking(engine, flow, source, memory, window=window_of(name))
+    counts: Counter[str] = Counter(listed=0, selected=0, created=0, refused=0)
+    messages: list[Message] = []
+    complete = True
+    for batch in batched(_wanted(looking, counts, piece), LOOK_UP):
+        messages += bundled(engine, list(_create(engine, flow, batch, looking, counts, ends=(source, destination))))
+        if piece.leaving() or (piece.over() and counts["selected"] >= AT_LEAST):
+            complete = False
+            break
+    complete = complete and not piece.leaving()
     engine.limits.succeeded(source.id)
-    engine.ledger.fire_done(flow, name=name, outcome=counts)
-    log.info("discovered", extra={"tenant": tenant, "flow": flow_id, "files": counts})
-    return bundled(engine, created)
+    remembered = looking.memory(complete=complete)
+    if not remembered.same_as(memory):
+        # Somebody else's is as good: it costs questions and looks.
+        engine.ledger.remember(flow, remembered)
+    if not complete:
+        return [*messages, Message(step=Step.DISCOVER, ids=(fire_id,))]
+    pause = _next_look(engine, flow, looking, run)
+    if pause is not None:
+        return [*messages, Message(step=Step.DISCOVER, ids=(fire_id,), delay=pause)]
+    engine.ledger.fire_done(flow, name=name, outcome=dict(counts))
+    log.info("discovered", extra={"tenant": tenant, "flow": flow_id, "files": dict(counts)})
+    return messages
+
+
+def window_of(name: str) -> Window | None:
+    """Returns the time of modification that a fire asks for (`past-<asked>-<from>-<until>-…`), if it asks for one."""
+    kind, *times = name.split("-")[:4]
+    if kind != "past" or len(times) < 3:  # noqa: PLR2004 - asked, from, until
+        return None
+    begin, end = (datetime.strptime(time, "%Y%m%dT%H%M%S").replace(tzinfo=UTC) for time in times[1:])
+    return begin, end
 
 
 def bundled(engine: Engine, transfers: list[Transfer]) -> list[Message]:
@@ -71,42 +103,55 @@ def bundled(engine: Engine, transfers: list[Transfer]) -> list[Message]:
     return messages
 
 
-def _selected(engine: Engine, flow: Flow, source: Endpoint, counts: dict[str, int]) -> Iterator[RemoteFile]:
-    """Yields what the flow takes; names that cannot be moved become dead transfers that say why."""
-    now = engine.clock.now()
-    with engine.stores.open(source) as store:
-        for entry in store.list(flow.selection.directory, recursive=flow.selection.recursive):
-            counts["listed"] += 1
-            if isinstance(entry, RefusedName):
-                _refuse(engine, flow, entry, counts, source)
-            elif flow.selection.why_not(entry, now=now) is None:
-                counts["selected"] += 1
-                yield entry
-
-
-def _refuse(engine: Engine, flow: Flow, entry: RefusedName, counts: dict[str, int], source: Endpoint) -> None:
-    if not flow.selection.names(flow.selection.below(entry.shown)):
-        return
-    counts["refused"] += 1
-    destination = engine.registry.endpoint(flow.tenant, flow.destination)
-    unique = f"{entry.shown}|{entry.fingerprint.key()}"
-    engine.ledger.create(refused_transfer(engine, flow, shown=entry.shown, why=entry.why, unique=unique, kinds=(source, destination)))
+def _wanted(looking: Looking, counts: Counter[str], piece: Slice) -> Iterator[Seen]:
+    """Yields what is to get a transfer, until the process is to leave."""
+    for seen in looking.names():
+        counts["listed"] += 1
+        if seen.verdict is Verdict.WAITS:
+            counts["waiting"] += 1
+        if seen.verdict in {Verdict.TAKEN, Verdict.REFUSED}:
+            counts["selected"] += seen.verdict is Verdict.TAKEN
+            yield seen
+        if counts["listed"] % LOOK_UP == 0 and piece.leaving():
+            return
 
 
 def _create(
-    engine: Engine, flow: Flow, files: list[RemoteFile], counts: dict[str, int], *, ends: tuple[Endpoint, Endpoint]
+    engine: Engine, flow: Flow, batch: Sequence[Seen], looking: Looking, counts: Counter[str], *, ends: tuple[Endpoint, Endpoint]
 ) -> Iterator[Transfer]:
-    for file in files:
-        try:
-            transfer = found_transfer(engine, flow, file, source=ends[0], destination=ends[1])
-        except Permanent as error:
-            entry = RefusedName(shown=file.path, why=str(error), fingerprint=file.fingerprint)
-            _refuse(engine, flow, entry, counts, ends[0])
-            continue
-        transfer, existing = put_on_record(engine, transfer)
-        if existing is None:
-            counts["created"] += 1
-            yield transfer
+    ids = [found_id(flow, seen.entry) for seen in batch if isinstance(seen.entry, RemoteFile)]
+    known = engine.ledger.known(ids) | engine.ownership.known(ids) if ids else set()
+    for seen in batch:
+        if isinstance(seen.entry, RefusedName):
+            _refuse(engine, flow, seen.entry, counts, ends)
+        elif found_id(flow, seen.entry) not in known:
+            try:
+                transfer = found_transfer(engine, flow, seen.entry, source=ends[0], destination=ends[1])
+            except Permanent as error:
+                # Not decided: another template may make a name of it.
+                _refuse(engine, flow, RefusedName(seen.entry.path, str(error), seen.entry.fingerprint), counts, ends)
+                continue
+            transfer, existing = put_on_record(engine, transfer)
+            if existing is None:
+                counts["created"] += 1
+                yield transfer
+        looking.decide(seen)
+
+
+def _refuse(engine: Engine, flow: Flow, entry: RefusedName, counts: Counter[str], ends: tuple[Endpoint, Endpoint]) -> None:
+    counts["refused"] += 1
+    engine.ledger.create(refused_transfer(engine, flow, entry, kinds=ends))
+
+
+def _next_look(engine: Engine, flow: Flow, looking: Looking, run: int) -> timedelta | None:
+    """Returns when this fire looks again at what has not settled; None if all has, if the next fire looks as soon, or if it is enough."""
+    if not looking.begun or run > RUNS_AT_MOST:
+        return None
+    pause: timedelta = min(flow.selection.stability.apart * 1.25 ** min(run - 1, 40), LONGEST_PAUSE)
+    pause = max(pause, flow.selection.stability.apart)
+    now = engine.clock.now()
+    upcoming = next(coming_fires(flow, now=now), None) if flow.enabled else None
+    return None if upcoming is not None and upcoming <= now + pause else pause
 
 
 def after_failed_discover(engine: Engine, fire_id: str, error: EftError) -> list[Message]:

@@ -6,11 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from eft.domain.transfer import Step
 from eft.errors import NotFound
-from eft.journey.messages import Message, next_message
+from eft.journey.messages import FIRE_AGAIN, Message, next_message
 from eft.ports import Due, Engine
-
-FIRE_AGAIN = 5
-"""Stall times until a fire whose discover has not ended is sent again."""
 
 
 def sweep(engine: Engine, partitions: Sequence[int] | None = None) -> Iterator[Message]:

@@ -20,7 +20,7 @@ from eft.ports.files import (
     Uploading,
 )
 from eft.ports.regions import Durability, Lease, Ownership, OwnershipTable, Remembered
-from eft.ports.rows import Due, Ledger, Limits, Page, Registry, Reservation, Secrets
+from eft.ports.rows import Due, Fire, Ledger, Limits, Page, Registry, Reservation, Secrets
 
 __all__ = [
     "Announcing",
@@ -35,6 +35,7 @@ __all__ = [
     "Due",
     "Durability",
     "Engine",
+    "Fire",
     "Lease",
     "Ledger",
     "Limits",

@@ -9,6 +9,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from eft.domain.endpoint import Credential, Endpoint, S3Endpoint, SecretRef
 from eft.domain.flow import Flow
+from eft.domain.memory import Memory
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
 from eft.domain.transfer import State, Transfer
@@ -33,6 +34,16 @@ class Due:
     id: str
     """Transfer id, or `<tenant>/<flow>/<fire>`."""
     due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Fire:
+    """One run of a flow's discover."""
+
+    name: str
+    """Its planned time, or `now-…` or `past-…` for one that was asked for; `late-…` and `warn-…` are files that were missing."""
+    outcome: dict[str, int] | None
+    """Counts; None until it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +139,26 @@ class Ledger(Protocol):
     def fire(self, flow: Flow, *, at: datetime, name: str, partition: int) -> bool:
         """Claims one fire of a flow IF nobody has; `name` identifies it (its planned time, or the id of a request). It is due at `at`."""
 
+    def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> int | None:
+        """Notes one more run of a fire IF it has not ended, which is due again at `until`; returns how many there are, None if it has.
+
+        A fire that is not there counts as its first run: it is another region's.
+        """
+
     def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
         """Notes that a fire's discover has ended, with counts; nothing happens if it is noted already."""
 
+    def fires(self, flow: Flow, *, limit: int) -> Sequence[Fire]:
+        """Returns the flow's latest fires, newest first."""
+
     def last_fire(self, flow: Flow) -> datetime | None:
         """Returns when the flow's schedule last fired."""
+
+    def memory(self, flow: Flow) -> Memory:
+        """Returns what the flow remembers of its source; an empty memory where it has none."""
+
+    def remember(self, flow: Flow, memory: Memory) -> bool:
+        """Stores a memory IF the stored one is still of its revision; returns whether it was."""
 
 
 class Limits(Protocol):

@@ -1,0 +1,122 @@
+"""The ledger's rows of flows: their fires, and what they remember of their sources.
+
+pk                    sk                       what                                         sparse, in index `due`
+F#<tenant>#<flow>     S#<name> | R#<name>      fire of a schedule | on request              until its discover has ended
+F#<tenant>#<flow>     M                        the flow's memory: revision, watermark,
+                                               the names of its chunks
+F#<tenant>#<flow>     M#<name>                 a chunk of it, named by its content
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from eft.adapters.ledger_rows import checked, fire_key, flow_key
+from eft.adapters.table import Table
+from eft.domain.flow import Flow
+from eft.domain.instants import fire_moment, fire_time, instant, millis
+from eft.domain.memory import Memory, chunks_of, memory_of
+from eft.domain.transfer import ROW_FORMAT
+from eft.ports import Clock, Fire
+
+_HEAD: Final = "M"
+_KINDS: Final = ("S#", "R#now-", "R#past-", "R#late-", "R#warn-")
+
+
+class FireRows:
+    """The part of `ports.Ledger` that is about flows."""
+
+    _table: Table
+    _clock: Clock
+
+    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int) -> bool:
+        """One request. Our own fire, met again after a lost answer, counts as claimed."""
+        nonce = self._clock.nonce()
+        pk, sk = fire_key(flow.tenant, flow.id, name)
+        row = {
+            "pk": pk,
+            "sk": sk,
+            "format": ROW_FORMAT,
+            "due_shard": str(partition),
+            "due_at": millis(at),
+            "created_by": nonce,
+        }
+        done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
+        return done or (stands is not None and stands["created_by"] == nonce)
+
+    def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> int | None:
+        """One request."""
+        done, row = self._table.update(
+            *fire_key(flow.tenant, flow.id, name),
+            "SET #due_at = :until ADD #runs :one",
+            condition="attribute_exists(#pk) AND attribute_not_exists(#outcome)",
+            values={":until": millis(until), ":one": 1},
+        )
+        if done and row is not None:
+            return int(row["runs"])
+        return 1 if row is None else None
+
+    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
+        """One request."""
+        self._table.update(
+            *fire_key(flow.tenant, flow.id, name),
+            "SET #outcome = :outcome REMOVE #due_shard, #due_at",
+            condition="attribute_exists(#pk) AND attribute_not_exists(#outcome)",
+            values={":outcome": json.dumps(outcome)},
+        )
+
+    def fires(self, flow: Flow, *, limit: int) -> Sequence[Fire]:
+        """A request per kind of fire."""
+        found: list[Fire] = []
+        for kind in _KINDS:
+            rows = self._table.query(
+                "#pk = :pk AND begins_with(#sk, :sk)",
+                values={":pk": flow_key(flow.tenant, flow.id), ":sk": kind},
+                backward=True,
+                limit=limit,
+            )
+            found += [Fire(row["sk"][2:], json.loads(row["outcome"]) if "outcome" in row else None) for row in rows]
+        return sorted(found, key=lambda fire: fire_moment(fire.name), reverse=True)[:limit]
+
+    def last_fire(self, flow: Flow) -> datetime | None:
+        """One request, however long the history: a schedule's fires are named by planned times, which sort as such."""
+        rows = self._table.query(
+            "#pk = :pk AND begins_with(#sk, :sk)",
+            values={":pk": flow_key(flow.tenant, flow.id), ":sk": "S#"},
+            backward=True,
+            limit=1,
+        )
+        return next((fire_time(row["sk"].removeprefix("S#")) for row in rows), None)
+
+    def memory(self, flow: Flow) -> Memory:
+        """One request per MB: about 120,000 versions."""
+        rows = list(self._table.query("#pk = :pk AND begins_with(#sk, :sk)", values={":pk": flow_key(flow.tenant, flow.id), ":sk": _HEAD}))
+        head = next((checked(row) for row in rows if row["sk"] == _HEAD), None)
+        if head is None:
+            return Memory()
+        named = set(head["chunks"].split())
+        chunks = {name: bytes(row["body"]) for row in rows if (name := row["sk"].removeprefix(f"{_HEAD}#")) in named}
+        watermark = instant(head["watermark"]) if "watermark" in head else None
+        return memory_of(chunks, revision=head["revision"], watermark=watermark)
+
+    def remember(self, flow: Flow, memory: Memory) -> bool:
+        """One request, one per chunk that has changed, and one for each that is gone."""
+        pk = flow_key(flow.tenant, flow.id)
+        chunks = chunks_of(memory)
+        for name in chunks.keys() - memory.stored:
+            self._table.put(
+                {"pk": pk, "sk": f"{_HEAD}#{name}", "format": ROW_FORMAT, "body": chunks[name]}, condition="attribute_not_exists(#pk)"
+            )
+        head = {"pk": pk, "sk": _HEAD, "format": ROW_FORMAT, "revision": memory.revision + 1, "chunks": " ".join(sorted(chunks))}
+        if memory.watermark is not None:
+            head["watermark"] = millis(memory.watermark)
+        condition = "#revision = :before" if memory.revision else "attribute_not_exists(#pk)"
+        done, stands = self._table.put(head, condition=condition, values={":before": memory.revision} if memory.revision else None)
+        if not (done or stands == head):
+            return False
+        for name in memory.stored - chunks.keys():
+            self._table.delete(pk, f"{_HEAD}#{name}", condition="attribute_exists(#pk)", values={})
+        return True

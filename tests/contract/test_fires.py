@@ -1,0 +1,74 @@
+"""Fires and memories of flows: one contract, on the fake and on DynamoDB's stand-ins."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import timedelta
+
+from eft.domain.memory import Look, Memory
+from eft.ports import Due, Fire
+from tests.contract.rows import LEASE, Rows
+
+SECOND = timedelta(seconds=1)
+
+
+def test_each_run_of_a_fire_is_counted_until_it_ends(rows: Rows) -> None:
+    """A run moves the time at which the fire is due again; one that has ended begins no more."""
+    flow, now = rows.flow(), rows.clock.now()
+    rows.ledger.fire(flow, at=now, name="now-1", partition=rows.partition)
+    assert [rows.ledger.begin_fire(flow, name="now-1", until=now + n * LEASE) for n in (1, 2)] == [1, 2]
+    assert rows.ledger.due(rows.partition, before=now + LEASE) == []
+    assert rows.ledger.due(rows.partition, before=now + 2 * LEASE) == [Due("fire", f"{rows.tenant}/{flow.id}/now-1", now + 2 * LEASE)]
+    rows.ledger.fire_done(flow, name="now-1", outcome={})
+    assert rows.ledger.begin_fire(flow, name="now-1", until=now) is None
+    assert rows.ledger.due(rows.partition, before=now + 3 * LEASE) == []
+
+
+def test_a_fire_of_another_region_begins_without_a_row(rows: Rows) -> None:
+    """It is carried out, and leaves nothing that a sweep would find."""
+    assert rows.ledger.begin_fire(rows.flow(), name="now-1", until=rows.clock.now()) == 1
+    assert rows.ledger.due(rows.partition, before=rows.clock.now() + LEASE) == []
+
+
+def test_the_latest_fires_are_shown(rows: Rows) -> None:
+    """Of every kind, newest first, with what came of those that have ended."""
+    flow, now = rows.flow(), rows.clock.now()
+    names = ["2025-01-06T09:00:00Z", "now-20250106T100000-ff", "late-20250106T110000", "past-20250106T120000-x", "2025-01-06T13:00:00Z"]
+    for name in names:
+        rows.ledger.fire(flow, at=now, name=name, partition=rows.partition)
+    rows.ledger.fire(rows.flow("other"), at=now, name=names[0], partition=rows.partition)
+    rows.ledger.fire_done(flow, name=names[0], outcome={"listed": 3})
+    assert rows.ledger.fires(flow, limit=9) == [*(Fire(name, None) for name in reversed(names[1:])), Fire(names[0], {"listed": 3})]
+    assert [fire.name for fire in rows.ledger.fires(flow, limit=2)] == names[:2:-1]
+
+
+def test_a_memory_comes_back(rows: Rows) -> None:
+    """However large: it is kept in pieces, of which those that change are written."""
+    flow, now = rows.flow(), rows.clock.now()
+    assert rows.ledger.memory(flow) == Memory()
+    dice = random.Random(1)
+    decided = {dice.getrandbits(64) for _ in range(60_000)}
+    watched = {dice.getrandbits(64): Look(n % 20, now) for n in range(100)}
+    assert rows.ledger.remember(flow, Memory(watermark=now, decided=decided, watched=watched))
+    found = rows.ledger.memory(flow)
+    assert found.same_as(Memory(watermark=now, decided=decided, watched=watched))
+    assert found.revision == 1
+    assert len(found.stored) > 3
+    fewer = set(list(decided)[:10])
+    assert rows.ledger.remember(flow, replace(found, decided=fewer, watched={}))
+    again = rows.ledger.memory(flow)
+    assert (again.decided, again.watched, again.watermark, len(again.stored)) == (fewer, {}, now, 1)
+    assert rows.ledger.memory(rows.flow("other")) == Memory()
+    assert rows.ledger.last_fire(flow) is None
+
+
+def test_of_two_that_remember_one_is_believed(rows: Rows) -> None:
+    """The other's memory came from one that is no longer stored."""
+    flow = rows.flow()
+    assert rows.ledger.remember(flow, Memory(decided={1}))
+    assert not rows.ledger.remember(flow, Memory(decided={2}))
+    seen = rows.ledger.memory(flow)
+    assert rows.ledger.remember(flow, replace(seen, decided={1, 2}))
+    assert not rows.ledger.remember(flow, replace(seen, decided={3}))
+    assert rows.ledger.memory(flow).decided == {1, 2}
