@@ -30,6 +30,8 @@ class Submission:
     expected_sha256: str | None = None
     idempotency_key: str | None = None
     request_hash: str | None = None
+    task_token: str | None = field(default=None, repr=False)
+    """Of the state machine that waits for its end."""
 
 
 def accept(engine: Engine, request: Submission) -> Transfer:
@@ -68,7 +70,7 @@ def accept(engine: Engine, request: Submission) -> Transfer:
         source=Place(endpoint=source.id, kind=source.kind, path=source_path),
         destination=Place(endpoint=destination.id, kind=destination.kind, path=path),
         policy=request.policy,
-    ).with_(expected_sha256=request.expected_sha256, request_hash=request.request_hash)
+    ).with_(expected_sha256=request.expected_sha256, request_hash=request.request_hash, task_token=request.task_token)
     transfer, existing = put_on_record(engine, transfer)
     if existing is not None and existing.request_hash != request.request_hash:
         msg = "this Idempotency-Key was used with another body; use a new key"
