@@ -50,10 +50,7 @@ class FakeOwnershipTable:
 
     def intend(self, intent: Intent, *, home: str, mode: Mode | None) -> IntentAnswer:
         with self._lock:
-            row = self.rows.get(intent.partition)
-            if row is None or row.home != home or row.region_epoch > intent.region_epoch:
-                return IntentAnswer.FENCED
-            if mode is not None and (row.mode is not mode or row.region_epoch != intent.region_epoch):
+            if not self._allows(intent.partition, home=home, region_epoch=intent.region_epoch, mode=mode):
                 return IntentAnswer.FENCED
             stands = self.written.get(intent.transfer)
             if stands is not None and not may_replace(stands, intent):
@@ -78,6 +75,19 @@ class FakeOwnershipTable:
         with self._lock:
             if transfer in self.entries:
                 self.entries[transfer] = self.entries[transfer].model_copy(update={"closed": True})
+
+    def renounce(self, entry: JournalEntry, *, home: str, region_epoch: int, mode: Mode | None) -> bool:
+        with self._lock:
+            if not self._allows(entry.partition, home=home, region_epoch=region_epoch, mode=mode):
+                return False
+            self.entries[entry.transfer] = entry.model_copy(update={"closed": True})
+            return True
+
+    def _allows(self, number: int, *, home: str, region_epoch: int, mode: Mode | None) -> bool:
+        row = self.rows.get(number)
+        if row is None or row.home != home or row.region_epoch > region_epoch:
+            return False
+        return mode is None or (row.mode is mode and row.region_epoch == region_epoch)
 
     def journals(self, partition: int, *, open_only: bool = True) -> Iterator[JournalEntry]:
         yield from [e for e in self.entries.values() if e.partition == partition and not (open_only and e.closed)]

@@ -619,10 +619,14 @@ class FakeOwnership(_Fake):
             self._admit(intent)
             self.abandoned.add(intent.token)
 
+    def renounce(self, transfer: Transfer) -> None:
+        with self._called("renounce"):
+            self._admit(transfer)
+
     def _home(self, partition: int) -> tuple[str, int]:
         return self._homes.get(partition, (self.region, 1))
 
-    def _admit(self, intent: Intent) -> None:
+    def _admit(self, intent: Intent | Transfer) -> None:
         home, epoch = self._home(intent.partition)
         if home != self.region or intent.region_epoch < epoch:
             raise LostOwnership(f"partition {intent.partition} is at region_epoch {epoch}, home {home}")

@@ -41,6 +41,10 @@ class SingleRegionOwnership:
         """Nothing to write: consuming the token decides."""
         _admit(intent)
 
+    def renounce(self, transfer: Transfer) -> None:
+        """Nothing to write: the row itself says so."""
+        _admit_epoch(transfer.partition, transfer.region_epoch)
+
     def remember(self, transfer: Transfer, *, demand_both: bool = False) -> Remembered:
         """Nothing to write: there is no other region."""
         del transfer, demand_both
@@ -56,6 +60,10 @@ class SingleRegionOwnership:
 
 
 def _admit(intent: Intent) -> None:
-    if intent.region_epoch < REGION_EPOCH:
-        msg = f"partition {intent.partition} is at region_epoch {REGION_EPOCH}, the intent is of {intent.region_epoch}"
+    _admit_epoch(intent.partition, intent.region_epoch)
+
+
+def _admit_epoch(partition: int, region_epoch: int) -> None:
+    if region_epoch < REGION_EPOCH:
+        msg = f"partition {partition} is at region_epoch {REGION_EPOCH}, not {region_epoch}"
         raise LostOwnership(msg)

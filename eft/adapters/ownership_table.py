@@ -8,7 +8,8 @@
     I#<nn>          <transfer>    the last intent of a transfer
     J#<nn>          <transfer>    its journal entry; `open` while it has not come to rest for good (index open_journals)
 
-An intent and the partition that allows it must agree: the one transaction here. All else are single-item writes.
+An intent, or a closed entry that gives a transfer up, and the partition that allows it must agree: the transactions here. All else are
+single-item writes.
 """
 
 from __future__ import annotations
@@ -75,15 +76,11 @@ class DynamoOwnershipTable:
 
     def intend(self, intent: Intent, *, home: str, mode: Mode | None) -> IntentAnswer:
         """One transaction of two items. Repeated after a lost answer it writes the same again."""
-        gate = "#home = :home AND #region_epoch <= :epoch" if mode is None else "#home = :home AND #region_epoch = :epoch AND #mode = :mode"
-        values: Row = {":home": home, ":epoch": intent.region_epoch}
-        if mode is not None:
-            values[":mode"] = mode.value
         failed = self._table.put_if(
             _intent_row(intent),
             condition="attribute_not_exists(#pk) OR #token = :token OR (#abandoned = :true AND #attempt < :attempt)",
             values={":token": intent.token, ":true": True, ":attempt": intent.attempt},
-            check=Check(pk=PARTITIONS_KEY, sk=_nn(intent.partition), condition=gate, values=values),
+            check=_gate(intent.partition, home=home, region_epoch=intent.region_epoch, mode=mode),
         )
         return {None: IntentAnswer.ACKED, "check": IntentAnswer.FENCED, "put": IntentAnswer.OTHER_TOKEN}[failed]
 
@@ -105,6 +102,16 @@ class DynamoOwnershipTable:
     def close_journal(self, transfer: str) -> None:
         """One request."""
         self._table.update(_pk("J", partition_of_id(transfer)), transfer, "REMOVE #open", condition="attribute_exists(#open)")
+
+    def renounce(self, entry: JournalEntry, *, home: str, region_epoch: int, mode: Mode | None) -> bool:
+        """One transaction of two items. Repeated after a lost answer it writes the same again."""
+        failed = self._table.put_if(
+            _entry_row(entry.model_copy(update={"closed": True})),
+            condition="attribute_not_exists(#pk) OR attribute_exists(#pk)",
+            values={},
+            check=_gate(entry.partition, home=home, region_epoch=region_epoch, mode=mode),
+        )
+        return failed is None
 
     def journals(self, partition: int, *, open_only: bool = True) -> Iterator[JournalEntry]:
         """One request per MB; of open ones from an index that lags by moments, of all consistently."""
@@ -174,6 +181,15 @@ class DynamoOwnershipTable:
         """One request, consistent."""
         rows = self._table.query("#pk = :pk", values={":pk": LEASES_KEY})
         return {int(row["sk"]): Lease(owner=row["owner"], lease_epoch=row["lease_epoch"], rvn=row["rvn"]) for row in rows}
+
+
+def _gate(partition: int, *, home: str, region_epoch: int, mode: Mode | None) -> Check:
+    """Returns the check that a partition's row still allows a write for its home: at the peer, or, with a mode, at home itself."""
+    values: Row = {":home": home, ":epoch": region_epoch}
+    condition = "#home = :home AND #region_epoch <= :epoch"
+    if mode is not None:
+        condition, values[":mode"] = "#home = :home AND #region_epoch = :epoch AND #mode = :mode", mode.value
+    return Check(pk=PARTITIONS_KEY, sk=_nn(partition), condition=condition, values=values)
 
 
 def _nn(number: int) -> str:

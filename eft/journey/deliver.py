@@ -7,11 +7,12 @@ from eft.domain.flow import ConflictMode
 from eft.domain.names import RemotePath, numbered, token_name
 from eft.domain.parts import PartDone
 from eft.domain.transfer import Commit, State, Upload
-from eft.errors import Permanent, Transient
+from eft.errors import Permanent
 from eft.journey.committing import commit_once
 from eft.journey.copying import check_unchanged, whole_checksum
 from eft.journey.messages import Message, next_message
 from eft.journey.opening import both_ends
+from eft.journey.reserve import reserve, reserved_by_another
 from eft.journey.transferring import bring_parts, checked_sha256, expected_sha256, look_at_source, new_upload
 from eft.journey.work import Work
 from eft.ports import Source, Store
@@ -47,7 +48,7 @@ def _destination(work: Work, sink: Store) -> RemotePath | None:
     transfer, path = work.transfer, work.transfer.destination.path
     for number in range(MAX_RENAMES):
         candidate = path if number == 0 else numbered(path, number)
-        reserved = _reserve(work, candidate)
+        reserved = reserve(work, candidate)
         existing = sink.look(candidate) if reserved else None
         if reserved and existing is None:
             return candidate
@@ -55,11 +56,11 @@ def _destination(work: Work, sink: Store) -> RemotePath | None:
         if mode is ConflictMode.OVERWRITE and reserved:
             return candidate
         if not reserved and (mode is not ConflictMode.RENAME):
-            msg = f"another transfer is delivering to '{candidate}'"
-            raise Transient(msg, reason="destination_reserved", counts=False)
+            raise reserved_by_another(candidate)
         if reserved:
             _release(work, candidate)
         if mode is ConflictMode.SKIP:
+            work.engine.ownership.renounce(transfer)
             work.save(transfer.to(State.CANCELLED, now=work.now(), reason="skipped_destination_exists", by=work.slice.worker))
             return None
         if mode is ConflictMode.FAIL:
@@ -67,35 +68,6 @@ def _destination(work: Work, sink: Store) -> RemotePath | None:
             raise Permanent(msg, reason="destination_exists")
     msg = f"no free name beside '{path}' within {MAX_RENAMES} numbers"
     raise Permanent(msg, reason="destination_exists")
-
-
-def _reserve(work: Work, path: RemotePath) -> bool:
-    """Returns whether the path is this transfer's now; a reservation is taken over whose holder rests for good or has left the region.
-
-    Raises:
-        Permanent: `superseded`: a newer version of the same file was delivered there.
-    """
-    transfer, ledger = work.transfer, work.engine.ledger
-    modified = transfer.fingerprint.modified if transfer.fingerprint else None
-    order = int((modified or transfer.created).timestamp() * 1000)
-    for _ in range(2):
-        answer = ledger.reserve(
-            endpoint=transfer.destination.endpoint,
-            path=path,
-            transfer=transfer.id,
-            source=f"{transfer.source.endpoint}:{transfer.source.path}",
-            order=order,
-        )
-        if answer.outcome == "mine":
-            return True
-        if answer.outcome == "superseded":
-            msg = f"a newer version of '{transfer.source.path}' was delivered to '{path}' by transfer {answer.holder}"
-            raise Permanent(msg, reason="superseded")
-        holder = ledger.load(answer.holder or "")
-        if holder.elsewhere is None and holder.state not in {State.SETTLED, State.DEAD, State.CANCELLED}:
-            return False
-        ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=holder.id, delivered=holder.receipt is not None)
-    return False
 
 
 def _release(work: Work, path: RemotePath) -> None:

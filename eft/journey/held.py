@@ -44,6 +44,7 @@ def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *,
         work.save(delivered.to(State.DELIVERED, now=work.now(), reason="found_at_destination" if found else reason, by=by, error=why))
         release_paths(engine, transfer, delivered=True)
     elif decision is Decision.ABANDON:
+        engine.ownership.renounce(transfer)
         work.save(transfer.to(State.CANCELLED, now=work.now(), reason=reason, by=by, error=why))
         release_paths(engine, transfer, delivered=False)
         engine.ownership.forget(work.transfer)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
 from eft.domain.flow import Flow
 from eft.domain.names import partition_of
 from eft.domain.transfer import State, Step, Transfer
@@ -31,7 +34,7 @@ def cancel(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
     """Ends a transfer that is not committing yet: its fence rises, its reservation and what it uploaded go. Repeating it is harmless.
 
     Raises:
-        NotFound: `transfer_unknown`; Permanent: `too_late`; LostOwnership: it moved on meanwhile, ask again.
+        NotFound: `transfer_unknown`; Permanent: `too_late`; Transient: `peer_unreachable`; LostOwnership: it moved on meanwhile; ask again.
     """
     _refuse_late(owned_transfer(engine, tenant, transfer_id))
     work = take(engine, transfer_id)
@@ -39,15 +42,9 @@ def cancel(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
     if transfer.state is State.CANCELLED:
         work.save(transfer)
         return transfer
-    try:
+    with _put_down_if_refused(work):
         _refuse_late(transfer)
-    except Permanent:
-        work.give_back()
-        raise
-    if transfer.state is State.HELD and transfer.held_from in TOO_LATE:
-        work.save(transfer)
-        msg = f"transfer {transfer_id} is held where it may have been delivered: decide that first"
-        raise Permanent(msg, reason="too_late")
+        engine.ownership.renounce(transfer)
     work.save(transfer.to(State.CANCELLED, now=work.now(), reason="cancelled", by=by))
     release_paths(engine, transfer, delivered=False)
     _remove_uploads(engine, transfer)
@@ -61,7 +58,8 @@ def redrive(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
     It goes on from the staged copy where there is one, and with the same token where that may have been committed.
 
     Raises:
-        NotFound: `transfer_unknown`; Permanent: `not_resting`: it is neither dead nor held.
+        NotFound: `transfer_unknown`; Permanent: `not_resting`: it is neither dead nor held; `no_evidence`: the other region may have
+        delivered it alone.
     """
     seen = owned_transfer(engine, tenant, transfer_id)
     if seen.reason in {"name_invalid", "is_symlink"}:
@@ -69,6 +67,8 @@ def redrive(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
         raise Permanent(msg, reason="not_resting")
     work = take_resting(engine, seen, frozenset({State.DEAD, State.HELD}), reason="not_resting")
     transfer = work.transfer
+    with _put_down_if_refused(work):
+        _refuse_without_evidence(transfer)
     again = transfer.held_from if transfer.held_from in TOO_LATE else State.ACCEPTED if transfer.staged is None else State.STAGED
     due_at = work.now() + engine.tuning.stall
     changed = transfer.with_(redrives=transfer.redrives + 1, claim_until=None, due_at=due_at)
@@ -110,15 +110,23 @@ def take_resting(engine: Engine, seen: Transfer, states: frozenset[State], *, re
     """
     _refuse_others(seen, states, reason)
     work = take(engine, seen.id)
-    try:
+    with _put_down_if_refused(work):
         _refuse_others(work.transfer, states, reason)
-    except EftError:
-        if work.transfer.next_step is None:
-            work.put_down()
-        else:
-            work.give_back()
-        raise
     return work
+
+
+@contextmanager
+def _put_down_if_refused(work: Work) -> Iterator[None]:
+    """Gives a claim back, with the row as it is, when what is tried under it is refused."""
+    try:
+        yield
+    except EftError:
+        with suppress(EftError):
+            if work.transfer.next_step is None:
+                work.put_down()
+            else:
+                work.give_back()
+        raise
 
 
 def _refuse_others(transfer: Transfer, states: frozenset[State], reason: str) -> None:
@@ -141,6 +149,15 @@ def _refuse_late(transfer: Transfer) -> None:
     if transfer.state in TOO_LATE:
         msg = f"transfer {transfer.id} is {transfer.state}: too late to cancel"
         raise Permanent(msg, reason="too_late")
+    if transfer.state is State.HELD and (transfer.held_from in TOO_LATE or transfer.reason == "no_evidence"):
+        msg = f"transfer {transfer.id} is held where it may have been delivered: decide that first"
+        raise Permanent(msg, reason="too_late")
+
+
+def _refuse_without_evidence(transfer: Transfer) -> None:
+    if transfer.state is State.HELD and transfer.reason == "no_evidence":
+        msg = f"the other region may have delivered transfer {transfer.id} alone: rejoin decides, or ask the receiver and decide"
+        raise Permanent(msg, reason="no_evidence")
 
 
 def _remove_uploads(engine: Engine, transfer: Transfer) -> None:

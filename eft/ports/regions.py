@@ -48,6 +48,9 @@ class OwnershipTable(Protocol):
     def close_journal(self, transfer: str) -> None:
         """Notes that a transfer rests for good; nothing happens if there is no entry."""
 
+    def renounce(self, entry: JournalEntry, *, home: str, region_epoch: int, mode: Mode | None) -> bool:
+        """Puts a closed entry in the place of whatever stands, on `intend`'s conditions of the partition; returns whether they held."""
+
     def journals(self, partition: int, *, open_only: bool = True) -> Iterator[JournalEntry]:
         """Yields the entries of a partition."""
 
@@ -119,6 +122,16 @@ class Ownership(Protocol):
         Raises:
             LostOwnership: a higher region_epoch fences this one.
             Transient: `peer_unreachable`.
+        """
+
+    def renounce(self, transfer: Transfer) -> None:
+        """Returns once it is on record that a transfer will not be delivered: at home and, under dual mode, at the peer.
+
+        It comes before a transfer is cancelled, as an ack comes before a commit: what a fenced home gives up, the next one delivers.
+
+        Raises:
+            LostOwnership: a higher region_epoch fences the transfer's.
+            Transient: `peer_unreachable`; it must not be called cancelled.
         """
 
     def remember(self, transfer: Transfer, *, demand_both: bool = False) -> Remembered:

@@ -1,16 +1,20 @@
-"""Adoption: a partition's new home makes rows of what its journal and its intents say, those first that may have been committed."""
+"""Adoption: a partition's home makes rows of what its journal and its intents say, those first that may have been committed.
+
+A row that was left from an era when this region was home before says no more than a journal does, and is replaced in the same way.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 
 from eft.domain.ownership import Intent, JournalEntry
-from eft.domain.transfer import State, Transfer
+from eft.domain.transfer import FINAL, RESTING, State, Transfer
 from eft.errors import EftError, LostOwnership
 from eft.journey.accept import NO_EVIDENCE
 from eft.journey.messages import Message, next_message
-from eft.ports import Engine
+from eft.ports import Engine, Peer
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +29,39 @@ def adopt(engine: Engine, number: int) -> Iterator[Message]:
         return
     table, standing = engine.peer.own, engine.ownership.standing(number)
     evidence = table.partition(number).evidence
-    entries = {entry.transfer: entry for entry in table.journals(number)}
-    known = engine.ledger.known(sorted(entries))
-    lacking = {one: entry for one, entry in entries.items() if one not in known or _stale(engine, one, standing.region_epoch)}
+    lacking = _lacking(engine, number, engine.peer, standing.region_epoch)
     intents = {one: table.intent(one) for one in lacking}
     for one in sorted(lacking, key=lambda each: intents[each] is None):
         row = _row_of(lacking[one], intents[one], region_epoch=standing.region_epoch, evidence=evidence, engine=engine)
-        if row is not None and engine.ledger.adopt(row):
+        if engine.ledger.adopt(row):
             log.info("adopted", extra={"transfer": one, "state": row.state, "reason": row.reason})
             yield from next_message(row)
+
+
+def _lacking(engine: Engine, number: int, peer: Peer, region_epoch: int) -> dict[str, Transfer]:
+    """Returns what has no row of the present era here, though it has not come to rest: as it was journalled, or as its old row says."""
+    rows = {row.id: row for row in engine.ledger.unsettled(number)}
+    entries = {entry.transfer: entry for entry in peer.own.journals(number) if entry.transfer not in rows}
+    known = engine.ledger.known(sorted(entries))
+    for one in sorted(known):
+        with suppress(EftError):
+            rows[one] = engine.ledger.load(one)
+    stale = {one: row for one, row in rows.items() if row.region_epoch < region_epoch and row.state not in FINAL}
+    ended = {one for one in sorted(stale) if (entry := peer.own.journal_entry(one)) is not None and entry.closed}
+    for one in sorted(ended):
+        # Its end is with the peer, or in the journal alone.
+        engine.ledger.adopt(stale[one].with_(region_epoch=region_epoch, elsewhere=peer.region, fence=0, claim_until=None, due_at=None))
+    journalled = {one: _journalled(entry) for one, entry in entries.items() if one not in known}
+    found = {one: row for one, row in (journalled | stale).items() if row is not None}
+    return {one: row for one, row in found.items() if one not in ended}
+
+
+def _journalled(entry: JournalEntry) -> Transfer | None:
+    try:
+        return Transfer.model_validate_json(entry.row)
+    except ValueError:
+        log.exception("a journal entry cannot be read", extra={"transfer": entry.transfer})
+        return None
 
 
 def adopt_row(engine: Engine, held: Transfer, *, evidence: Transfer | None, intent: Intent | None) -> None:
@@ -49,8 +77,10 @@ def adopt_row(engine: Engine, held: Transfer, *, evidence: Transfer | None, inte
     if evidence is not None and evidence.receipt is not None:
         delivered = free.with_(receipt=evidence.receipt, commit=evidence.commit, held_from=None)
         new = delivered.to(State.COMMITTING, now=now, by=by).to(State.DELIVERED, now=now, by=by, reason="delivered_elsewhere")
-    elif intent is not None and not intent.abandoned:
-        new = _committing(intent, region_epoch=epoch).with_(fence=claimed.fence, timeline=claimed.timeline, claim_until=None, due_at=now)
+    elif evidence is not None and evidence.state is State.CANCELLED:
+        new = free.to(State.CANCELLED, now=now, by=by, reason="cancelled_elsewhere")
+    elif intent is not None and _may_have_committed(intent):
+        new = _announced(intent, region_epoch=epoch).with_(fence=claimed.fence, timeline=claimed.timeline, claim_until=None, due_at=now)
     else:
         new = free.to(State.ACCEPTED, now=now, by=by, reason="evidence_found")
     try:
@@ -59,15 +89,13 @@ def adopt_row(engine: Engine, held: Transfer, *, evidence: Transfer | None, inte
         return
 
 
-def _row_of(entry: JournalEntry, intent: Intent | None, *, region_epoch: int, evidence: bool, engine: Engine) -> Transfer | None:
+def _row_of(row: Transfer, intent: Intent | None, *, region_epoch: int, evidence: bool, engine: Engine) -> Transfer:
     now = engine.clock.now()
-    if evidence and intent is not None and not intent.abandoned and intent.row:
-        return _committing(intent, region_epoch=region_epoch).with_(due_at=now)
-    try:
-        row = Transfer.model_validate_json(entry.row)
-    except ValueError:
-        log.exception("a journal entry cannot be read", extra={"transfer": entry.transfer})
-        return None
+    if row.receipt is not None and row.state is State.DELIVERED:
+        return row.with_(region_epoch=region_epoch, fence=0, claim_until=None, due_at=now, elsewhere=None)
+    if evidence and intent is not None and _may_have_committed(intent):
+        announced = _announced(intent, region_epoch=region_epoch)
+        return announced.with_(due_at=None if announced.state in RESTING else now)
     fresh = Transfer.model_validate(
         {**row.model_dump(), "state": State.ACCEPTED, "upload": None, "staging": None, "staged": None, "commit": None}
     )
@@ -81,17 +109,18 @@ def _row_of(entry: JournalEntry, intent: Intent | None, *, region_epoch: int, ev
     return fresh.to(State.HELD, now=now, reason="no_evidence", error=NO_EVIDENCE)
 
 
-def _committing(intent: Intent, *, region_epoch: int) -> Transfer:
-    """Returns the committing row of another region, as this region recovers it: by its token, as if the commit had been attempted."""
+def _may_have_committed(intent: Intent) -> bool:
+    """Returns whether a token that was announced may have been committed. One that a person gave up may, too: ABANDON comes first, and
+    only then is it seen whether the token was still there. What a rejoin wrote off (as attempt 0) was not.
+    """
+    return bool(intent.row) and (not intent.abandoned or intent.attempt > 0)
+
+
+def _announced(intent: Intent, *, region_epoch: int) -> Transfer:
+    """Returns the row of another region as this region goes on with it: by its token, as if the commit had been attempted.
+
+    It is committing; held, and for a person to decide once more, where another person's decision was under way.
+    """
     row = Transfer.model_validate_json(intent.row)
     commit = None if row.commit is None else row.commit.model_copy(update={"region_epoch": region_epoch, "attempted": True})
     return row.with_(region_epoch=region_epoch, commit=commit, fence=0, claim_until=None, retry_at=None, tries=0)
-
-
-def _stale(engine: Engine, transfer: str, region_epoch: int) -> bool:
-    """Returns whether a row was left from an era when this region was home before."""
-    try:
-        row = engine.ledger.load(transfer)
-    except EftError:
-        return False
-    return row.elsewhere is not None and row.region_epoch < region_epoch

@@ -45,6 +45,16 @@ class RegionPair:
         """The same two writes, with the token given up."""
         self._write(intent.model_copy(update={"abandoned": True}))
 
+    def renounce(self, transfer: Transfer) -> None:
+        """Two writes under dual mode, each on the conditions of an ack."""
+        standing = self._standing_of(transfer.partition, transfer.region_epoch)
+        entry = JournalEntry(partition=transfer.partition, transfer=transfer.id, row=transfer.model_dump_json(exclude_defaults=True))
+        epoch = transfer.region_epoch
+        done = self._own.renounce(entry, home=self.region, region_epoch=epoch, mode=standing.mode)
+        if not done or (standing.mode is Mode.DUAL and not self._peer.renounce(entry, home=self.region, region_epoch=epoch, mode=None)):
+            msg = f"region_epoch {epoch} of partition {transfer.partition} is refused: transfer {transfer.id} is not ours to end"
+            raise LostOwnership(msg)
+
     def remember(self, transfer: Transfer, *, demand_both: bool = False) -> Remembered:
         """Two reads and a write at the peer where this region is home; else a read, and a write in each journal.
 
@@ -79,10 +89,7 @@ class RegionPair:
                 log.info("a journal stays open", extra={"transfer": transfer.id, "reason": error.reason})
 
     def _write(self, intent: Intent) -> None:
-        standing = self.standing(intent.partition)
-        if standing.region_epoch != intent.region_epoch:
-            msg = f"partition {intent.partition} is at region_epoch {standing.region_epoch}, the intent is of {intent.region_epoch}"
-            raise LostOwnership(msg)
+        standing = self._standing_of(intent.partition, intent.region_epoch)
         self._check(self._own.intend(intent, home=self.region, mode=standing.mode), intent, where=self.region)
         if standing.mode is Mode.DUAL:
             self._make_known(intent)
@@ -91,6 +98,13 @@ class RegionPair:
                 msg = f"the peer has yet to be told what was decided about transfer {intent.transfer}: rejoin is under way"
                 raise Transient(msg, reason="rejoining", counts=False)
             self._check(answer, intent, where="the peer")
+
+    def _standing_of(self, partition: int, region_epoch: int) -> Standing:
+        standing = self.standing(partition)
+        if standing.region_epoch != region_epoch:
+            msg = f"partition {partition} is at region_epoch {standing.region_epoch}, not {region_epoch}"
+            raise LostOwnership(msg)
+        return standing
 
     def _make_known(self, intent: Intent) -> None:
         """What one region accepted alone is journalled by the other before it may be committed: discover there knows it for good."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from eft.domain.ownership import JournalEntry, Mode, Partition, PeerLoss, Phase
+from eft.domain.ownership import Intent, JournalEntry, Mode, Partition, PeerLoss, Phase
 from eft.domain.transfer import FINAL, State, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.journey.operate import release_paths
@@ -30,9 +30,9 @@ def drain(engine: Engine, number: int, order: Order) -> Partition:
     """Begins a planned switch at home: nothing new begins in the partition, what runs ends or gives itself back.
 
     Raises:
-        Permanent: `not_home`; Conflict: `partition_changed`: somebody else changed it meanwhile.
+        Permanent: `not_home`, `released`; Conflict: `partition_changed`: somebody else changed it meanwhile.
     """
-    own, seen = _own(engine), _home_row(engine, number)
+    own, seen = _own(engine), _unreleased(engine, number)
     if seen.phase is Phase.DRAINING:
         return seen
     return _change(engine, own, seen, order, phase=Phase.DRAINING)
@@ -133,7 +133,8 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
     """Brings a solo home and its peer together again, and ends with both acks needed and everything known at the peer.
 
         peer learns who is home, and that it lacks evidence ─ home turns dual ─ what waited for evidence is decided
-        ─ what the peer announced alone is learnt, or written off ─ journals and intents are copied ─ peer has the evidence
+        ─ what ended with the peer alone is learnt, what it announced is learnt or written off
+        ─ journals and intents are copied ─ peer has the evidence
 
     Raises:
         Permanent: `not_home`, `both_home`; Transient: `peer_unreachable`; Conflict: `partition_changed`.
@@ -167,6 +168,17 @@ def _reconcile(engine: Engine, peer: Peer, number: int, region_epoch: int) -> No
             adopt_row(engine, ours, evidence=evidence, intent=peer.table.intent(ours.id) or peer.own.intent(ours.id))
     for row in theirs.values():
         _carry_over(engine, row, peer.ledger, engine.ledger, to=here, region_epoch=region_epoch)
+    for entry in peer.own.journals(number, open_only=False):
+        if not entry.closed and entry.transfer not in theirs:
+            _learn(engine, _row(peer.ledger, entry.transfer), region_epoch=region_epoch)
+
+
+def _learn(engine: Engine, theirs: Transfer | None, *, region_epoch: int) -> None:
+    """What came to rest for good in the other region is known here by its row: neither journal nor sleeper starts it again."""
+    if theirs is None or theirs.state not in FINAL:
+        return
+    if engine.ledger.adopt(theirs.with_(region_epoch=region_epoch, fence=0, claim_until=None)):
+        engine.ownership.forget(theirs)
 
 
 def _row(ledger: Ledger, transfer: str) -> Transfer | None:
@@ -177,25 +189,32 @@ def _row(ledger: Ledger, transfer: str) -> Transfer | None:
 
 
 def _compare_intents(engine: Engine, peer: Peer, number: int, region_epoch: int) -> None:
-    """Decides what the peer announced as home and this region never acknowledged.
+    """Decides between what the peer announced as home and this region never acknowledged, and what this region announced.
 
-    Committed alone, it is learnt: this region knows the transfer from now on. Else it can never be committed, for the gate is
-    against it: it is written off, so that it neither stands in the way of our own attempt nor is recovered after a later promotion.
+    Committed alone, or carried on here, the peer's is learnt. Else it can never be committed, for the gate is against it. The other
+    one is written off, so that it neither stands in the way of a next attempt nor is recovered after a later promotion.
     """
     own, here = peer.own, engine.ownership.region
     for intent in peer.table.intents(number):
-        ours, row = own.intent(intent.transfer), _row(engine.ledger, intent.transfer)
-        goes_on = row is not None and row.commit is not None and row.commit.token == intent.token
-        if intent.abandoned or goes_on or (ours is not None and ours.token == intent.token):
+        ours = own.intent(intent.transfer)
+        if intent.abandoned or (ours is not None and ours.token == intent.token):
             continue
         theirs = _row(peer.ledger, intent.transfer)
-        if theirs is not None and theirs.receipt is not None:
+        _learn(engine, theirs, region_epoch=region_epoch)
+        row = _row(engine.ledger, intent.transfer)
+        if row is not None and row.commit is not None and row.commit.token == intent.token:
+            if ours is not None and not ours.abandoned:
+                own.intend(_written_off(ours, region_epoch), home=here, mode=None)
             own.intend(intent.model_copy(update={"region_epoch": region_epoch}), home=here, mode=None)
-            own.journal(JournalEntry(partition=number, transfer=intent.transfer, row=intent.row, closed=True))
+            closed = row.state in FINAL
+            own.journal(JournalEntry(partition=number, transfer=intent.transfer, row=intent.row, closed=closed))
         else:
-            # As attempt 0, so that whichever comes next is a later one.
-            written_off = intent.model_copy(update={"region_epoch": region_epoch, "abandoned": True, "attempt": 0})
-            peer.table.intend(written_off, home=here, mode=None)
+            peer.table.intend(_written_off(intent, region_epoch), home=here, mode=None)
+
+
+def _written_off(intent: Intent, region_epoch: int) -> Intent:
+    """As attempt 0, so that whichever comes next is a later one."""
+    return intent.model_copy(update={"region_epoch": region_epoch, "abandoned": True, "attempt": 0})
 
 
 def _tell_everything(engine: Engine, peer: Peer, number: int, region_epoch: int) -> None:

@@ -57,6 +57,9 @@ def test_a_region_alone_has_no_other_to_remember_for_it(ownership: Ownership) ->
     assert remembered == Remembered(durability=Durability.ONE, home=REGION, region_epoch=1)
     assert ownership.known([transfer.id]) == set()
     ownership.forget(transfer)
+    ownership.renounce(transfer.with_(region_epoch=1))
+    with pytest.raises(LostOwnership):
+        ownership.renounce(transfer)
     assert ownership.known([transfer.id]) == set()
 
 

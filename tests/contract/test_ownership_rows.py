@@ -125,6 +125,12 @@ def test_each_call_is_one_request(dynamo: DynamoRows) -> None:
         ("GetItem", lambda: table.intent(intent.transfer)),
         ("PutItem", lambda: table.journal(JournalEntry(partition=3, transfer=id_of(dynamo), row="{}"))),
         ("UpdateItem", lambda: table.close_journal(id_of(dynamo))),
+        (
+            "TransactWriteItems",
+            lambda: table.renounce(
+                JournalEntry(partition=first.number, transfer=id_of(dynamo), row="{}"), home=WEST, region_epoch=5, mode=Mode.DUAL
+            ),
+        ),
         ("BatchGetItem", lambda: table.journalled([id_of(dynamo, n) for n in range(100)])),
         ("Query", table.leases),
     ]
@@ -280,6 +286,7 @@ CALLS: dict[str, Callable[[OwnershipTable], object]] = {
     "intents": lambda table: list(table.intents(3)),
     "journal": lambda table: table.journal(JournalEntry(partition=3, transfer=ID, row="{}")),
     "close_journal": lambda table: table.close_journal(ID),
+    "renounce": lambda table: table.renounce(JournalEntry(partition=3, transfer=ID, row="{}"), home=WEST, region_epoch=5, mode=None),
     "journals": lambda table: list(table.journals(3)),
     "journalled": lambda table: table.journalled([ID]),
     "journal_entry": lambda table: table.journal_entry(ID),

@@ -283,6 +283,30 @@ def test_closing_what_was_never_journalled_writes_nothing(table: OwnershipTable)
     assert table.journalled([id_of(1)]) == set()
 
 
+def test_what_is_given_up_is_closed_whatever_stood_there(table: OwnershipTable) -> None:
+    """Journalled before or not; asked again it stays so."""
+    table.journal(entry(1))
+    for number in (1, 2, 1):
+        assert table.renounce(entry(number, row="{}"), home=WEST, region_epoch=5, mode=Mode.DUAL)
+        assert table.journal_entry(id_of(number)) == entry(number, row="{}", closed=True)
+    assert list(table.journals(NUMBER)) == []
+
+
+@pytest.mark.parametrize(
+    ("region_epoch", "home", "mode"), [(4, WEST, None), (6, WEST, Mode.DUAL), (5, EAST, None), (5, WEST, Mode.SOLO), (4, WEST, Mode.DUAL)]
+)
+def test_another_home_era_or_mode_gives_nothing_up(table: OwnershipTable, region_epoch: int, home: str, mode: Mode | None) -> None:
+    """The conditions are those of an intent; the entry stays open."""
+    table.journal(entry())
+    assert not table.renounce(entry(), home=home, region_epoch=region_epoch, mode=mode)
+    assert list(table.journals(NUMBER)) == [entry()]
+
+
+def test_a_peer_that_is_behind_lets_a_later_era_give_up(table: OwnershipTable) -> None:
+    """Its gate is a least region_epoch."""
+    assert table.renounce(entry(), home=WEST, region_epoch=6, mode=None)
+
+
 def test_journalled_ids_are_those_with_an_entry(table: OwnershipTable) -> None:
     """More ids than one request takes, of several partitions, some of them twice."""
     have = [entry(n) for n in range(3)] + [entry(7, partition=8, transfer=id_of(7, partition=8))]

@@ -34,11 +34,12 @@ def main() -> int:
     asked.add_argument("--seed", type=int, help="one seed alone")
     asked.add_argument("--trace", action="store_true", help="with every call")
     asked.add_argument("--calm", action="store_true", help="without faults")
+    asked.add_argument("--enough", type=int, default=ENOUGH, help="broken seeds after which the rest is left")
     asked.add_argument("--kinds", action="store_true", help="with a table of the faults by kind")
     given = asked.parse_args()
     if given.seed is not None:
         return _one(given.seed, trace=given.trace, calm=given.calm)
-    return _many(range(given.first, given.first + given.seeds), processes=given.processes, kinds=given.kinds)
+    return _many(range(given.first, given.first + given.seeds), processes=given.processes, kinds=given.kinds, enough=given.enough)
 
 
 def _one(seed: int, *, trace: bool, calm: bool) -> int:
@@ -50,7 +51,7 @@ def _one(seed: int, *, trace: bool, calm: bool) -> int:
     return 1 if outcome.violations else 0
 
 
-def _many(seeds: range, *, processes: int, kinds: bool) -> int:
+def _many(seeds: range, *, processes: int, kinds: bool, enough: int) -> int:
     began = time.monotonic()
     shares = [seeds[at : at + SHARE] for at in range(0, len(seeds), SHARE)]
     played = transfers = steps = 0
@@ -66,7 +67,7 @@ def _many(seeds: range, *, processes: int, kinds: bool) -> int:
         if outcome.violations:
             broken.append(outcome.seed)
             _tell(outcome, lines=SHOWN)
-            if len(broken) == ENOUGH:
+            if len(broken) == enough:
                 break
         if played % 1000 == 0:
             sys.stderr.write(f"{played} seeds, {transfers} transfers, {time.monotonic() - began:.0f} s\n")

@@ -85,20 +85,11 @@ class Desk:
                     answer = operate.cancel(at_home(region.engine, one), TENANT, one, "customer")
                 except EftError:
                     continue
-                if answer.state is State.CANCELLED and self._known_everywhere(one):
+                if answer.state is State.CANCELLED:
                     truth.cancelled[one] = kernel.now
                 return
 
         kernel.spawn(f"api{self.play.number()}@{region.name[7:11]}", region.name, serve)
-
-    def _known_everywhere(self, one: str) -> bool:
-        """A cancellation that the other region could not be told of, or that a home of an earlier era took, is not one to rely on."""
-        if not any(
-            row.id == one and row.state is State.CANCELLED and self.play.home(row.partition) is region for region, row in self.play.rows()
-        ):
-            return False
-        others = [region for region in self.play.regions if one not in region.ledger._rows]
-        return all(one in region.table.entries and region.table.entries[one].closed for region in others)
 
     def look(self, *, all_of_them: bool = False, patient: bool = True) -> None:
         """An operator takes up what rests and can go on; one who is not patient re-drives nothing that is held."""

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from typing import Any, Final
 
-from eft.domain.ownership import JournalEntry
+from eft.domain.ownership import JournalEntry, Mode
 from eft.domain.transfer import FINAL, RESTING, Transfer
 from eft.errors import LostOwnership
 from eft.ports import Due
@@ -124,6 +124,10 @@ class SimTable(FakeOwnershipTable):
     def journal(self, entry: JournalEntry) -> JournalEntry | None:
         self._written.setdefault(entry.transfer, self._kernel.now)
         return super().journal(entry)
+
+    def renounce(self, entry: JournalEntry, *, home: str, region_epoch: int, mode: Mode | None) -> bool:
+        self._written.setdefault(entry.transfer, self._kernel.now)
+        return super().renounce(entry, home=home, region_epoch=region_epoch, mode=mode)
 
     def journals(self, partition: int, *, open_only: bool = True) -> Iterator[JournalEntry]:
         found = list(super().journals(partition, open_only=open_only))

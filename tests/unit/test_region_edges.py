@@ -175,11 +175,12 @@ def test_one_unreadable_entry_keeps_no_other_from_being_adopted(pair: Pair, capl
 
 
 def test_a_row_that_cannot_be_read_now_is_not_adopted_over(pair: Pair) -> None:
-    """It is there: whether it is of an earlier era is looked at the next time."""
+    """It is there, though an index that lags leaves it out: whether it is of an earlier era is looked at the next time."""
     number, home, other = home_of(pair)
     transfer = other.submit("s3-a", "sftp-b")
     assert len(list(adopt(home.engine, number))) == 1
     adopted = home.ledger.load(transfer.id)
+    home.ledger.unsettled = lambda partition: iter(())  # type: ignore[method-assign]
     home.ledger.trip("load", Transient("throttled", reason="throttled"))
     assert list(adopt(home.engine, number)) == []
     assert home.ledger.load(transfer.id) == adopted
