@@ -15,6 +15,7 @@ from eft.journey.sweep import sweep
 from eft.ports import Engine
 from eft.regions.chores import Chores
 from eft.regions.vigil import Vigil
+from tasks.announcing import ask
 from tasks.app import SETTINGS
 from tasks.base import engine, forward
 
@@ -25,7 +26,7 @@ class FlowScheduler(Scheduler):
     """`celery beat --scheduler beat_schedules.scheduler:FlowScheduler`. A change through the API holds from the next look on."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Celery's signature
-        self._look_at = self._sweep_at = 0.0
+        self._look_at = self._sweep_at = self._ask_at = 0.0
         self._chores: Chores | None = None
         self._vigil: Vigil | None = None
         self._quiet: Quiet = {}
@@ -41,10 +42,11 @@ class FlowScheduler(Scheduler):
         try:
             pause = float(super().tick(*args, **kwargs))
             self._do_chores(engine(), look_every)
+            self._ask(engine())
         except Exception:
             logger.exception("beat could not do its work; it tries again")
             return look_every
-        return min(pause, look_every)
+        return min(pause, look_every, SETTINGS.announce_every.total_seconds())
 
     def _do_chores(self, ports: Engine, look_every: float) -> None:
         """Fires flows and sweeps rows, in the partitions whose chores this process has; keeps an eye on the other region."""
@@ -61,6 +63,13 @@ class FlowScheduler(Scheduler):
         # Last: a peer that swallows every question keeps it waiting.
         self._vigil = self._vigil or Vigil(ports, policy=SETTINGS.peer_loss, patience=SETTINGS.peer_loss_after)
         self._vigil.look()
+
+    def _ask(self, ports: Engine) -> None:
+        """Asks for announcing where there is something to tell."""
+        now = ports.clock.monotonic()
+        if now >= self._ask_at:
+            self._ask_at = now + SETTINGS.announce_every.total_seconds()
+            ask(ports)
 
     @property
     def info(self) -> str:

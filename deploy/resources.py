@@ -97,8 +97,10 @@ TABLES: Final = (
     TableSpec("ownership", Key("pk"), Key("sk"), (IndexSpec("open_journals", Key("open"), Key("sk")),)),
 )
 
-CELERY_QUEUES: Final = tuple(QueueSpec(suffix) for suffix in ("discover", "stage", "deliver", "parts", "settle", "upkeep"))
+CELERY_QUEUES: Final = tuple(QueueSpec(suffix) for suffix in ("discover", "stage", "deliver", "parts", "settle", "upkeep", "announce"))
 """Workers take from these."""
 ARRIVALS: Final = QueueSpec("arrivals", visibility=timedelta(seconds=30))
 """Ingress takes events of buckets from it."""
-QUEUES: Final = (*CELERY_QUEUES, ARRIVALS)
+REQUESTS: Final = QueueSpec("requests", visibility=timedelta(seconds=30))
+"""Ingress takes from it what state machines ask for. Whoever may send to it asks for any tenant: its policy names those state machines."""
+QUEUES: Final = (*CELERY_QUEUES, ARRIVALS, REQUESTS)

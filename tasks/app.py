@@ -9,13 +9,13 @@ from eft.domain.transfer import Step
 from eft.settings import Settings
 from eft.telemetry import log_to_stderr
 from tasks import drain, sidechannel
-from tasks.queues import QUEUES, UPKEEP, queue_url
+from tasks.queues import ANNOUNCE, QUEUES, UPKEEP, queue_url
 from tasks.sqs import SCHEME
 
 
 def make_app(settings: Settings) -> Celery:
     """Returns the app of one process."""
-    app = Celery("eft", include=["tasks.steps", "tasks.upkeep"])
+    app = Celery("eft", include=["tasks.steps", "tasks.upkeep", "tasks.announcing"])
     app.conf.update(
         broker_url=f"{SCHEME}://",
         broker_transport_options={
@@ -29,7 +29,8 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
         task_default_queue=UPKEEP,
-        task_routes={f"eft.{step}": {"queue": step.value} for step in Step},
+        task_routes={f"eft.{step}": {"queue": step.value} for step in Step}
+        | {f"eft.{name}": {"queue": ANNOUNCE} for name in ("announce", "catch_up")},
         task_create_missing_queues=False,
         task_serializer="json",
         accept_content=["json"],

@@ -369,29 +369,6 @@ class FakeLedger(_Fake):
             self._memories[flow.tenant, flow.id] = (memory.revision + 1, watermark, chunks_of(memory))
             return True
 
-    def untold(self) -> list[Transfer]:
-        """Returns the transfers that others are to be told of, oldest first."""
-        with self._lock:
-            return [one for one in self.rows() if one.id in self.outbox]
-
-    def announced(self, transfer_id: str, *, milestones: int) -> None:
-        """Notes how many milestones were told; with more of them by now the row stays in the outbox."""
-        with self._lock:
-            row = self._row(transfer_id)
-            row.transfer = row.transfer.with_(announced=max(milestones, row.transfer.announced or 0))
-            if not news(row.transfer, since=None):
-                self.outbox.discard(transfer_id)
-
-    def _post(self, transfer: Transfer, *, since: State | None) -> bool:
-        if transfer.elsewhere is not None:
-            self.outbox.discard(transfer.id)
-        if self.listening is None or transfer.elsewhere is not None or not news(transfer, since=since):
-            return False
-        if transfer.announced is None and transfer.task_token is None and not self.listening.wanted(transfer.tenant):
-            return False
-        self.outbox.add(transfer.id)
-        return True
-
     # -- for tests to look at ------------------------------------------------------------------------------------------
 
     @staticmethod

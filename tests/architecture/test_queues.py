@@ -50,12 +50,13 @@ def test_the_provisioner_makes_the_queues_that_the_code_uses() -> None:
     assert len(set(queues.QUEUES)) == len(queues.QUEUES)
 
 
-def test_ingress_has_a_queue_that_no_worker_reads() -> None:
-    """Events of buckets are no tasks: a worker would bury them. Both sides hide a message for the same time."""
-    assert resources.ARRIVALS.suffix == queues.ARRIVALS
-    assert queues.ARRIVALS not in queues.QUEUES
-    assert set(resources.QUEUES) == {*resources.CELERY_QUEUES, resources.ARRIVALS}
-    assert resources.ARRIVALS.visibility.total_seconds() == Settings().arrival_visibility
+def test_ingress_has_queues_that_no_worker_reads() -> None:
+    """Events of buckets and what state machines ask for are no tasks: a worker would bury them. Both sides hide a message equally long."""
+    for spec, name in ((resources.ARRIVALS, queues.ARRIVALS), (resources.REQUESTS, queues.REQUESTS)):
+        assert spec.suffix == name
+        assert name not in queues.QUEUES
+        assert spec.visibility.total_seconds() == Settings().arrival_visibility
+    assert set(resources.QUEUES) == {*resources.CELERY_QUEUES, resources.ARRIVALS, resources.REQUESTS}
 
 
 def test_every_queue_has_its_dead_letter_queue() -> None:

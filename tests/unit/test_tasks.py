@@ -239,7 +239,10 @@ def test_each_step_is_a_task_that_carries_its_message_out(world: World, post: Po
     run("eft.stage", v=MESSAGE_FORMAT, ids=[transfer.id])
     assert state_of(world, transfer) is State.SETTLED
     assert {f"eft.{step}" for step in Step} <= set(app.tasks)
-    assert {name: route["queue"] for name, route in app.conf.task_routes.items()} == {f"eft.{step}": step.value for step in Step}
+    assert {name: route["queue"] for name, route in app.conf.task_routes.items()} == {
+        **{f"eft.{step}": step.value for step in Step},
+        **dict.fromkeys(("eft.announce", "eft.catch_up"), "announce"),
+    }
 
 
 @pytest.mark.parametrize("body", [{}, {"v": 0}, {"v": MESSAGE_FORMAT + 1}, {"v": MESSAGE_FORMAT, "path": "in/a.bin"}])
@@ -347,6 +350,7 @@ def test_the_app_asks_sqs_for_nothing_that_it_does_not_know() -> None:
     """Each queue's address is told to it; JSON is all it takes; acks come late; no result is kept."""
     made: Celery = make_app(Settings(queue_base="https://sqs.test/1/", prefix="p-", health_file=None))
     urls = made.conf.broker_transport_options["queue_urls"]
-    assert urls == {name: f"https://sqs.test/1/p-{name}" for name in ("discover", "stage", "deliver", "parts", "settle", "upkeep")}
+    names = ("discover", "stage", "deliver", "parts", "settle", "upkeep", "announce")
+    assert urls == {name: f"https://sqs.test/1/p-{name}" for name in names}
     assert (made.conf.accept_content, made.conf.task_serializer, made.conf.task_ignore_result) == (["json"], "json", True)
     assert (made.conf.task_acks_late, made.conf.task_reject_on_worker_lost, made.conf.worker_prefetch_multiplier) == (True, True, 1)
