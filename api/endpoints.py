@@ -22,6 +22,7 @@ from api.operation import (
     merged,
     operation,
     read_body,
+    turn,
     validated,
 )
 from api.schemas.base import PageAsked
@@ -175,18 +176,8 @@ def test(endpoint_id: str) -> ProbeShown:
     """
     core = engine()
     endpoint = core.registry.endpoint(caller().tenant, endpoint_id)
-    key, holder = f"test/{endpoint.tenant}", core.clock.nonce()
-    if not core.limits.acquire(key, limit=TESTS_AT_ONCE, holder=holder, lease=TEST_LEASE):
-        raise Problem(
-            f"{TESTS_AT_ONCE} of your tests run already; wait for one to end.",
-            status=HTTPStatus.TOO_MANY_REQUESTS,
-            reason="too_many_tests",
-            headers={"Retry-After": "10"},
-        )
-    try:
+    with turn("test", limit=TESTS_AT_ONCE, lease=TEST_LEASE):
         report = core.stores.probe(endpoint)
-    finally:
-        core.limits.release(key, holder=holder)
     return ProbeShown(
         ok=report.ok,
         checks=tuple(CheckShown(name=c.name, ok=c.ok, message=c.message) for c in report.checks),

@@ -78,6 +78,7 @@ class Problem(Exception):
 
 # Reasons whose status is not their class's.
 _REASONS: Final[dict[str, int]] = {
+    "directory_missing": HTTPStatus.CONFLICT,
     "idempotency_mismatch": HTTPStatus.UNPROCESSABLE_ENTITY,
     "revision_differs": HTTPStatus.PRECONDITION_FAILED,
     "secret_denied": HTTPStatus.SERVICE_UNAVAILABLE,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from itertools import islice
+from typing import Final, Literal
+
 from flask import Blueprint, url_for
 from pydantic import TypeAdapter
 
 from api.auth import Scope
-from api.errors import FieldError, parsed
+from api.errors import FieldError, Problem, parsed
 from api.operation import (
     Answered,
     announce,
@@ -17,32 +21,60 @@ from api.operation import (
     merged,
     operation,
     read_body,
+    turn,
     validated,
 )
 from api.schemas.base import PageAsked
-from api.schemas.flows import FlowNew, FlowPage, FlowShown, RunShown
+from api.schemas.flows import (
+    BackfillNew,
+    FiresAsked,
+    FireShown,
+    FiresShown,
+    FlowMade,
+    FlowNew,
+    FlowPage,
+    FlowShown,
+    ForecastShown,
+    PlanAsked,
+    PlanShown,
+    RunShown,
+)
 from eft.domain.endpoint import S3Endpoint
-from eft.domain.flow import Arrival, Flow
+from eft.domain.flow import Arrival, Flow, Manual
+from eft.domain.instants import fire_moment, fire_time
+from eft.domain.schedule import coming_fires
 from eft.errors import Conflict, NotFound
 from eft.journey.operate import run_flow
+from eft.journey.plan import plan, warnings_about
+from eft.ports import Fire
 
 flows = Blueprint("flows", __name__, url_prefix="/v1/flows")
 
+PLANS_AT_ONCE: Final = 4
+"""Per tenant."""
+PLAN_LEASE: Final = timedelta(minutes=2)
+_KINDS: Final[dict[str, Literal["asked", "backfill", "late", "warning"]]] = {
+    "now": "asked",
+    "past": "backfill",
+    "late": "late",
+    "warn": "warning",
+}
 _CHANGED: TypeAdapter[object] = TypeAdapter(FlowNew)
 
 
 @flows.post("")
-@operation(summary="Create a flow", scope=Scope.FLOWS_WRITE, body=FlowNew, answer=FlowShown, status=201, etag=True)
+@operation(summary="Create a flow", scope=Scope.FLOWS_WRITE, body=FlowNew, answer=FlowMade, status=201, etag=True)
 def create(body: FlowNew) -> Answered:
     """Both endpoints must exist. With any trigger but `manual` it runs by itself from now on, unless `enabled` is false.
 
-    With the trigger `arrival` the source must be an S3 endpoint.
+    With the trigger `arrival` the source must be an S3 endpoint. The source is looked at: `warnings` says so if nothing there matches.
     """
     _check_endpoints(body)
     core = engine()
     made = _built(body, id_=f"fl-{core.clock.nonce()}", revision=1)
+    _check_schedule(made)
     core.registry.add_flow(made)
-    return Answered(shown(made), etag=made.revision, headers={"Location": url_for("flows.show", flow_id=made.id)})
+    return Answered(_made(made), etag=made.revision, headers={"Location": url_for("flows.show", flow_id=made.id)})
 
 
 @flows.get("")
@@ -67,7 +99,7 @@ def show(flow_id: str) -> Answered:
     scope=Scope.FLOWS_WRITE,
     body=FlowNew,
     patch=True,
-    answer=FlowShown,
+    answer=FlowMade,
     if_match="required",
     etag=True,
 )
@@ -82,13 +114,16 @@ def change(flow_id: str) -> Answered:
     patch = parsed(read_body(patch=True))
     if not isinstance(patch, dict):
         raise invalid(FieldError(field="", message="must be an object"))
-    current = parsed(present.model_dump_json(exclude={"id", "tenant", "revision", "created"}).encode())
+    current = parsed(present.model_dump_json(exclude={"id", "tenant", "revision", "created", "scheduled_since"}).encode())
     body = validated(_CHANGED, TypeAdapter(object).dump_json(merged(current, patch)))
     assert isinstance(body, FlowNew)  # noqa: S101 - the adapter's type
     _check_endpoints(body)
     changed = _built(body, id_=present.id, revision=present.revision + 1, like=present)
+    if changed.trigger != present.trigger:
+        _check_schedule(changed)
     core.registry.change_flow(changed)
-    return Answered(shown(changed), etag=changed.revision)
+    looked = (changed.source, changed.selection) != (present.source, present.selection)
+    return Answered(_made(changed) if looked else FlowMade(**shown(changed).model_dump()), etag=changed.revision)
 
 
 @flows.delete("/<id:flow_id>")
@@ -113,6 +148,48 @@ def run(flow_id: str) -> RunShown:
     messages = run_flow(core, flow)
     announce(messages)
     return RunShown(flow=flow.id, fire=messages[0].ids[0].rpartition("/")[2])
+
+
+@flows.post("/<id:flow_id>/backfill")
+@operation(summary="Run a flow for a time in the past", scope=Scope.FLOWS_WRITE, body=BackfillNew, answer=RunShown, status=202)
+def backfill(flow_id: str, body: BackfillNew) -> RunShown:
+    """Reads the source's listing once and takes the files that were modified in that time, whatever `min_age` and `max_age` say.
+
+    What was moved before is not moved again; what lies behind the flow's watermark (`forget_after`) stays left out.
+    """
+    core = engine()
+    flow = core.registry.flow(caller().tenant, flow_id)
+    messages = run_flow(core, flow, window=(body.modified_from, body.modified_until))
+    announce(messages)
+    return RunShown(flow=flow.id, fire=messages[0].ids[0].rpartition("/")[2])
+
+
+@flows.post("/<id:flow_id>/plan")
+@operation(summary="Say what a run would do now", scope=Scope.FLOWS_READ, query=PlanAsked, answer=PlanShown, also=(429, 503))
+def plan_run(flow_id: str, query: PlanAsked) -> PlanShown:
+    """Connects, lists, and says for each file what would happen and why; moves nothing and changes nothing."""
+    core = engine()
+    flow = core.registry.flow(caller().tenant, flow_id)
+    with turn("plan", limit=PLANS_AT_ONCE, lease=PLAN_LEASE):
+        made = plan(core, flow, limit=query.limit)
+    return PlanShown(
+        flow=flow.id,
+        complete=made.complete,
+        counts=made.counts,
+        items=tuple(ForecastShown(**{name: getattr(one, name) for name in ForecastShown.model_fields}) for one in made.forecasts),
+        destination_trouble=made.destination_trouble,
+    )
+
+
+@flows.get("/<id:flow_id>/fires")
+@operation(summary="Show when a flow runs and ran", scope=Scope.FLOWS_READ, query=FiresAsked, answer=FiresShown)
+def fires(flow_id: str, query: FiresAsked) -> FiresShown:
+    """Coming times are those of the schedule, with its calendar, blackouts and jitter; the latest ones say what came of them."""
+    core = engine()
+    flow = core.registry.flow(caller().tenant, flow_id)
+    coming = islice(coming_fires(flow, now=core.clock.now()), query.limit if flow.enabled else 0)
+    latest = tuple(_fire_shown(fire) for fire in core.ledger.fires(flow, limit=query.limit))
+    return FiresShown(flow=flow.id, enabled=flow.enabled, coming=tuple(coming), latest=latest)
 
 
 @flows.post("/<id:flow_id>/pause")
@@ -140,10 +217,25 @@ def shown(flow: Flow) -> FlowShown:
         selection=flow.selection,
         policy=flow.policy,
         trigger=flow.trigger,
+        expected=flow.expected,
         enabled=flow.enabled,
         revision=flow.revision,
         created=flow.created,
     )
+
+
+def _made(flow: Flow) -> FlowMade:
+    try:
+        with turn("plan", limit=PLANS_AT_ONCE, lease=PLAN_LEASE):
+            warnings = warnings_about(engine(), flow)
+    except Problem:
+        warnings = ["the source was not looked at: too many of your plans run now"]
+    return FlowMade(**shown(flow).model_dump(), warnings=tuple(warnings))
+
+
+def _fire_shown(fire: Fire) -> FireShown:
+    kind = "scheduled" if fire_time(fire.name) is not None else _KINDS.get(fire.name.partition("-")[0], "asked")
+    return FireShown(fire=fire.name, kind=kind, at=fire_moment(fire.name), ended=fire.outcome is not None, files=fire.outcome)
 
 
 def _enabled(flow_id: str, *, enabled: bool) -> Answered:
@@ -153,7 +245,9 @@ def _enabled(flow_id: str, *, enabled: bool) -> Answered:
         named = match_revision(present.revision, required=False)
         if present.enabled is enabled:
             return Answered(shown(present), etag=present.revision)
-        changed = present.model_copy(update={"enabled": enabled, "revision": present.revision + 1})
+        update = {"enabled": enabled, "revision": present.revision + 1}
+        # What a pause left out is not made up for.
+        changed = present.model_copy(update=update | ({"scheduled_since": core.clock.now()} if enabled else {}))
         try:
             core.registry.change_flow(changed)
         except Conflict:
@@ -165,6 +259,8 @@ def _enabled(flow_id: str, *, enabled: bool) -> Answered:
 
 
 def _built(body: FlowNew, *, id_: str, revision: int, like: Flow | None = None) -> Flow:
+    now = engine().clock.now()
+    anew = like is None or (body.trigger, body.enabled) != (like.trigger, like.enabled)
     return Flow(
         id=id_,
         tenant=caller().tenant,
@@ -175,10 +271,18 @@ def _built(body: FlowNew, *, id_: str, revision: int, like: Flow | None = None) 
         selection=body.selection,
         policy=body.policy,
         trigger=body.trigger,
+        expected=body.expected,
         enabled=body.enabled,
         revision=revision,
-        created=engine().clock.now() if like is None else like.created,
+        created=now if like is None else like.created,
+        scheduled_since=now if anew or like is None else like.scheduled_since,
     )
+
+
+def _check_schedule(flow: Flow) -> None:
+    if not isinstance(flow.trigger, Manual) and next(coming_fires(flow, now=engine().clock.now()), None) is None:
+        never = "never fires: its time has passed, or its calendar and blackouts leave none"
+        raise invalid(FieldError(field="/trigger", message=never))
 
 
 def _check_endpoints(body: FlowNew) -> None:

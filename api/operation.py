@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import update_wrapper
 from http import HTTPStatus
 from typing import Any, Final, Literal, cast
@@ -170,6 +172,27 @@ def validated(adapter: TypeAdapter[object], raw: bytes) -> object:
         if any(detail["type"] == "json_invalid" for detail in error.errors(include_input=False, include_url=False)):
             raise Problem("The body is no JSON text in UTF-8.", status=HTTPStatus.BAD_REQUEST, reason="json_malformed") from None
         raise invalid(*field_errors(error, where="body", sent=sent)) from None
+
+
+@contextmanager
+def turn(what: str, *, limit: int, lease: timedelta) -> Iterator[None]:
+    """Bounds how much of something a tenant does at a time, for it waits for foreign servers and the API's threads are everybody's.
+
+    Raises:
+        Problem: 429 `too_many_<what>s`.
+    """
+    limits, key, holder = engine().limits, f"{what}/{caller().tenant}", engine().clock.nonce()
+    if not limits.acquire(key, limit=limit, holder=holder, lease=lease):
+        raise Problem(
+            f"{limit} of your {what}s run already; wait for one to end.",
+            status=HTTPStatus.TOO_MANY_REQUESTS,
+            reason=f"too_many_{what}s",
+            headers={"Retry-After": "10"},
+        )
+    try:
+        yield
+    finally:
+        limits.release(key, holder=holder)
 
 
 def body_hash(raw: bytes) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Literal
 
-from pydantic import AwareDatetime, field_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from api.schemas.base import Asked, Directory, Id, Line, Shown
-from eft.domain.flow import Manual, Policy, Selection, Trigger
+from eft.domain.flow import Expected, Manual, Policy, Selection, Trigger
+from eft.journey.plan import Outlook
 
 
 class FlowNew(Asked):
@@ -20,6 +22,8 @@ class FlowNew(Asked):
     selection: Selection = Selection()
     policy: Policy = Policy()
     trigger: Trigger = Manual()
+    expected: Expected | None = None
+    """By when files must have come."""
     enabled: bool = True
 
     @field_validator("selection")
@@ -42,9 +46,17 @@ class FlowShown(Shown):
     selection: Selection
     policy: Policy
     trigger: Trigger
+    expected: Expected | None
     enabled: bool
     revision: int
     created: AwareDatetime
+
+
+class FlowMade(FlowShown):
+    """A flow that was made or changed, and what its owner should know of it."""
+
+    warnings: tuple[str, ...] = ()
+    """Such as that nothing in the source matches it now."""
 
 
 class FlowPage(Shown):
@@ -59,3 +71,79 @@ class RunShown(Shown):
 
     flow: str
     fire: str
+
+
+class PlanAsked(Asked):
+    """How much of a plan to show."""
+
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class ForecastShown(Shown):
+    """What would happen to one name that the source shows."""
+
+    path: str
+    size: int
+    modified: AwareDatetime | None
+    outlook: Outlook
+    why: str
+    destination: str | None
+    transfer: str | None
+    """The transfer that this version has, or would have."""
+
+
+class PlanShown(Shown):
+    """What a run of the flow would do now."""
+
+    flow: str
+    complete: bool
+    """Whether the source's listing was read to its end."""
+    counts: dict[Outlook, int]
+    """Of all names that were listed, by outlook."""
+    items: tuple[ForecastShown, ...]
+    """What would move first, then what waits, what cannot be moved, what is known already, and what is skipped."""
+    destination_trouble: str | None
+    """Why the destination could not be compared with."""
+
+
+class BackfillNew(Asked):
+    """A time in the past: files modified in it are taken, whatever their age."""
+
+    modified_from: AwareDatetime
+    modified_until: AwareDatetime
+
+    @model_validator(mode="after")
+    def _in_order(self) -> BackfillNew:
+        if self.modified_from >= self.modified_until:
+            msg = "modified_from is before modified_until"
+            raise ValueError(msg)
+        return self
+
+
+class FiresAsked(Asked):
+    """How many fires to show of each kind."""
+
+    limit: int = Field(default=10, ge=1, le=100)
+
+
+class FireShown(Shown):
+    """A run of the flow, or files of it that were missing at a time."""
+
+    fire: str
+    kind: Literal["scheduled", "asked", "backfill", "late", "warning"]
+    at: AwareDatetime
+    """When it was planned, or asked for."""
+    ended: bool
+    files: dict[str, int] | None
+    """How many were listed, selected, created, refused, waiting; for missing files how many were expected and found."""
+
+
+class FiresShown(Shown):
+    """When the flow will run, and when it did."""
+
+    flow: str
+    enabled: bool
+    coming: tuple[AwareDatetime, ...]
+    """None while it is paused."""
+    latest: tuple[FireShown, ...]
+    """Newest first."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eft.cli import policy
-from eft.cli.amounts import iso, parse_duration, parse_size, shown_duration, shown_moment, shown_size
+from eft.cli import policy, selecting, trigger
+from eft.cli.amounts import parse_duration, shown_duration, shown_moment, shown_size
 from eft.cli.failure import EXIT_CODES, examples, usage
 from eft.cli.output import Output
 from eft.cli.session import JsonFlag, YesFlag, begin, confirm, session_of
@@ -20,6 +20,7 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Standing orders: which files go from where to where, and when.", epilog=EXIT_CODES
 )
 
+_OUTLOOKS = {"move": "would move", "wait": "wait", "refuse": "cannot be moved", "known": "known", "skip": "skipped"}
 Reference = Annotated[str, typer.Argument(metavar="FLOW", help="Id or name.")]
 
 
@@ -31,7 +32,9 @@ def _place_help(which: str) -> str:
     "add",
     epilog=examples(
         "eft flow add invoices --from acme-in:outbox --to archive:invoices --glob '*.csv' --every 5m --dispose delete",
-        "eft flow add nightly --from archive --to partner:/in --recursive --cron '30 2 * * 1-5' --timezone Europe/Berlin",
+        "eft flow add nightly --from archive --to partner:/in --recursive --cron '30 2 * * *' --timezone Europe/Berlin --holidays DE-BY",
+        "eft flow add orders --from shop-bucket:orders --to partner:/in --on-arrival",
+        "eft flow add slow --from acme-in --to archive --every 1m --exclude '*.tmp' --looks 3 --expect-by '0 6 * * 1-5'",
         "eft flow add dated --from acme-in --to archive --name '{date:%Y/%m/%d}/{name}' --conflict rename",
     ),
 )
@@ -41,25 +44,35 @@ def add(
     *,
     source: Annotated[str, typer.Option("--from", help=_place_help("Source"), metavar="ENDPOINT[:DIRECTORY]")],
     destination: Annotated[str, typer.Option("--to", help=_place_help("Destination"), metavar="ENDPOINT[:DIRECTORY]")],
-    glob: Annotated[str | None, typer.Option("--glob", help="Only these names, such as '*.csv'.", metavar="PATTERN")] = None,
-    regex: Annotated[str | None, typer.Option("--regex", help="Only paths that this matches whole.", metavar="PATTERN")] = None,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Directories below, too.")] = False,
-    min_size: Annotated[
-        int | None, typer.Option("--min-size", parser=parse_size, help="Smaller files stay, such as 1 or 10KiB.", metavar="SIZE")
-    ] = None,
-    max_size: Annotated[int | None, typer.Option("--max-size", parser=parse_size, help="Larger files stay.", metavar="SIZE")] = None,
-    min_age: Annotated[
-        timedelta | None,
-        typer.Option("--min-age", parser=parse_duration, help="Files changed since stay, such as 30s or 5m.", metavar="DURATION"),
-    ] = None,
-    max_age: Annotated[
-        timedelta | None, typer.Option("--max-age", parser=parse_duration, help="Files older than this stay.", metavar="DURATION")
-    ] = None,
-    every: Annotated[
-        timedelta | None, typer.Option("--every", parser=parse_duration, help="Run this often, such as 90s, 5m, 1d.", metavar="DURATION")
-    ] = None,
-    cron: Annotated[str | None, typer.Option("--cron", help="Run by a five-field cron expression.", metavar="EXPRESSION")] = None,
-    timezone: Annotated[str | None, typer.Option("--timezone", help="Time zone of --cron. [default: UTC]", metavar="ZONE")] = None,
+    glob: selecting.Glob = None,
+    regex: selecting.Regex = None,
+    exclude: selecting.Exclude = None,
+    recursive: selecting.Recursive = False,
+    max_depth: selecting.MaxDepth = None,
+    min_size: selecting.MinSize = None,
+    max_size: selecting.MaxSize = None,
+    min_age: selecting.MinAge = None,
+    max_age: selecting.MaxAge = None,
+    forget_after: selecting.ForgetAfter = None,
+    looks: selecting.Looks = None,
+    looks_apart: selecting.LooksApart = None,
+    done_marker: selecting.DoneMarker = None,
+    every: trigger.Every = None,
+    cron: trigger.CronOption = None,
+    at: trigger.At = None,
+    on_arrival: trigger.OnArrival = False,
+    listed_every: trigger.ListedEvery = None,
+    timezone: trigger.Timezone = None,
+    workdays: trigger.Workdays = False,
+    holidays: trigger.Holidays = None,
+    closed: trigger.Closed = None,
+    blackout: trigger.Blackouts = None,
+    misfire: trigger.Misfire = None,
+    jitter: trigger.Jitter = None,
+    expect_by: trigger.ExpectBy = None,
+    expect_files: trigger.ExpectFiles = None,
+    expect_within: trigger.ExpectWithin = None,
+    warn_before: trigger.WarnBefore = None,
     name_template: Annotated[
         str | None,
         typer.Option(
@@ -81,8 +94,21 @@ def add(
     paused: Annotated[bool, typer.Option("--paused", help="Add it paused.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Add a flow. Without --every or --cron it runs when somebody asks: `eft flow run`."""
-    trigger = _trigger(every=every, cron=cron, timezone=timezone)
+    """Add a flow. Without --every, --cron, --at or --on-arrival it runs when somebody asks: `eft flow run`."""
+    schedule = trigger.schedule_of(workdays=workdays, holidays=holidays, closed=closed, blackouts=blackout, misfire=misfire, jitter=jitter)
+    expected = trigger.expected_of(
+        by=expect_by,
+        files=expect_files,
+        within=expect_within,
+        warn_before=warn_before,
+        timezone=timezone,
+        calendar=schedule.get("calendar"),
+    )
+    if timezone is not None and every is None and cron is None and at is None and expected is None:
+        raise usage("--timezone goes with --cron, --every, --at or --expect-by")
+    triggered = trigger.trigger_of(
+        every=every, cron=cron, at=at, on_arrival=on_arrival, listed_every=listed_every, timezone=timezone, schedule=schedule
+    )
     taken = policy.policy_of(
         conflict=conflict,
         dispose=dispose,
@@ -101,29 +127,35 @@ def add(
     from eft.cli.client import path  # noqa: PLC0415 - loads httpx
 
     api, out = begin(ctx, as_json=as_json)
-    selection: dict[str, object] = {
-        "directory": directory or None,
-        "glob": glob,
-        "regex": regex,
-        "recursive": recursive or None,
-        "min_size": min_size,
-        "max_size": max_size,
-        "min_age": None if min_age is None else iso(min_age),
-        "max_age": None if max_age is None else iso(max_age),
-    }
+    selection = selecting.selection_of(
+        directory=directory,
+        glob=glob,
+        regex=regex,
+        exclude=exclude,
+        recursive=recursive,
+        max_depth=max_depth,
+        sizes=(min_size, max_size),
+        ages=(min_age, max_age, forget_after),
+        looks=looks,
+        looks_apart=looks_apart,
+        done_marker=done_marker,
+    )
     body = {
         "name": name,
         "source": api.find("endpoints", from_endpoint).body["id"],
         "destination": api.find("endpoints", to_endpoint).body["id"],
         "destination_directory": to_directory,
-        "selection": {field: value for field, value in selection.items() if value is not None},
+        "selection": selection,
         "policy": taken,
-        "trigger": trigger,
+        "trigger": triggered,
+        "expected": expected,
         "enabled": not paused,
     }
     flow = api.post(path("flows"), body).body
     out.document(flow)
-    out.say(f"Flow {flow['name']} is added: {flow['id']} ({when(flow)})")
+    out.say(f"Flow {flow['name']} is added: {flow['id']} ({trigger.when(flow)})")
+    for warning in flow["warnings"]:
+        out.say(f"Warning: {warning}.")
 
 
 @app.command(
@@ -188,7 +220,10 @@ def list_flows(
     api, out = begin(ctx, as_json=as_json)
     page = api.listing(path("flows"), limit=limit, cursor=cursor)
     out.document(page)
-    rows = [(item["id"], item["name"], _from(item), _to(item), when(item), "on" if item["enabled"] else "paused") for item in page["items"]]
+    rows = [
+        (item["id"], item["name"], _from(item), _to(item), trigger.when(item), "on" if item["enabled"] else "paused")
+        for item in page["items"]
+    ]
     out.table(("ID", "NAME", "FROM", "TO", "WHEN", "STATE"), rows, empty="No flows yet: eft flow add --help")
     out.more(page["next_cursor"])
 
@@ -200,6 +235,85 @@ def show(ctx: typer.Context, flow: Reference, *, as_json: JsonFlag = False) -> N
     found = api.find("flows", flow).body
     out.document(found)
     _show(out, found)
+
+
+@app.command(
+    "plan",
+    epilog=examples(
+        "eft flow plan invoices",
+        "eft flow plan invoices --json | jq -r '.items[] | select(.outlook == \"wait\") | .path'",
+    ),
+)
+def plan(
+    ctx: typer.Context,
+    flow: Reference,
+    *,
+    limit: Annotated[int, typer.Option("--limit", help="Show at most so many files.", min=1, max=1000)] = 100,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say for each file what a run would do now, and why. Nothing is moved or changed."""
+    from eft.cli.client import path  # noqa: PLC0415 - loads httpx
+
+    api, out = begin(ctx, as_json=as_json)
+    found = api.find("flows", flow).body
+    made = api.post(f"{path('flows', found['id'], 'plan')}?limit={limit}").body
+    out.document(made)
+    rows = [(item["path"], shown_size(item["size"]), shown_moment(item["modified"]), item["why"]) for item in made["items"]]
+    out.table(("FILE", "SIZE", "MODIFIED", "WHAT WOULD HAPPEN"), rows, empty="The source shows no file.")
+    if made["destination_trouble"]:
+        out.say(f"The destination could not be looked at: {made['destination_trouble']}")
+    counted = ", ".join(f"{count} {_OUTLOOKS[outlook]}" for outlook, count in made["counts"].items())
+    out.say(f"{counted or 'Nothing'}{'.' if made['complete'] else '; the listing goes on, this is its beginning.'}")
+
+
+@app.command(
+    "next",
+    epilog=examples(
+        "eft flow next invoices --count 10",
+    ),
+)
+def next_fires(
+    ctx: typer.Context,
+    flow: Reference,
+    *,
+    count: Annotated[int, typer.Option("--count", "-n", help="So many of each.", min=1, max=100)] = 5,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show when a flow runs next, and what came of its latest runs."""
+    from eft.cli.client import path  # noqa: PLC0415 - loads httpx
+
+    api, out = begin(ctx, as_json=as_json)
+    found = api.find("flows", flow).body
+    fires = api.get(path("flows", found["id"], "fires"), limit=count).body
+    out.document(fires)
+    rows = [(shown_moment(at), "to come", "") for at in fires["coming"]]
+    rows += [(shown_moment(fire["at"]), fire["kind"], _outcome(fire)) for fire in fires["latest"]]
+    nothing = "runs by no schedule" if found["enabled"] else "is paused"
+    out.table(("TIME", "FIRE", "FILES"), rows, empty=f"Flow {found['name']} {nothing}, and never ran.")
+
+
+@app.command(
+    "backfill",
+    epilog=examples(
+        "eft flow backfill invoices --from 2025-01-01T00:00:00Z --until 2025-01-08T00:00:00Z",
+    ),
+)
+def backfill(
+    ctx: typer.Context,
+    flow: Reference,
+    *,
+    begin_at: Annotated[str, typer.Option("--from", help="Files modified from then on …", metavar="TIME")],
+    end_at: Annotated[str, typer.Option("--until", help="… and before this time.", metavar="TIME")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Run a flow now for files of a time in the past, whatever their age. What was moved before is not moved again."""
+    from eft.cli.client import path  # noqa: PLC0415 - loads httpx
+
+    api, out = begin(ctx, as_json=as_json)
+    found = api.find("flows", flow).body
+    fired = api.post(path("flows", found["id"], "backfill"), {"modified_from": begin_at, "modified_until": end_at}).body
+    out.document(fired)
+    out.say(f"Flow {found['name']} runs: {fired['fire']}. Follow it: eft transfer watch --flow {found['id']}")
 
 
 @app.command("pause")
@@ -232,30 +346,19 @@ def remove(ctx: typer.Context, flow: Reference, *, yes: YesFlag = False, as_json
     out.say(f"Flow {found.body['id']} is removed.")
 
 
-def when(flow: JsonObject) -> str:
-    """Returns a flow's trigger in words."""
-    trigger = flow["trigger"]
-    match trigger["kind"]:
-        case "interval":
-            return f"every {shown_duration(trigger['every'])}"
-        case "cron":
-            return f"cron {trigger['cron']} {trigger['timezone']}"
-        case "arrival":
-            return f"on arrival, and every {shown_duration(trigger['listed_every'])}"
-        case _:
-            return "on request"
+def _outcome(fire: JsonObject) -> str:
+    if not fire["ended"]:
+        return "under way"
+    return ", ".join(f"{count} {what}" for what, count in fire["files"].items() if count) or "none"
 
 
-def _trigger(*, every: timedelta | None, cron: str | None, timezone: str | None) -> dict[str, object]:
-    if every is not None and cron is not None:
-        raise usage("A flow has one trigger", advice="Give --every or --cron, not both.")
-    if timezone is not None and cron is None:
-        raise usage("--timezone goes with --cron")
-    if every is not None:
-        return {"kind": "interval", "every": iso(every)}
-    if cron is not None:
-        return {"kind": "cron", "cron": cron, "timezone": timezone or "UTC"}
-    return {"kind": "manual"}
+def _expected(flow: JsonObject) -> str:
+    expected = flow["expected"]
+    if expected is None:
+        return ""
+    warned = f", warned {shown_duration(expected['warn_before'])} before" if expected["warn_before"] else ""
+    within = shown_duration(expected["within"])
+    return f"{expected['files']} by cron {expected['by']} {expected['timezone']}, come within {within}{warned}"
 
 
 def _switch(ctx: typer.Context, flow: str, verb: str, *, as_json: bool) -> None:
@@ -280,11 +383,17 @@ def _to(flow: JsonObject) -> str:
 
 def _show(out: Output, flow: JsonObject) -> None:
     selection = flow["selection"]
+    stability = selection["stability"]
     bounds = [
         f"at least {shown_size(selection['min_size'])}" if selection["min_size"] else None,
         f"at most {shown_size(selection['max_size'])}" if selection["max_size"] is not None else None,
         f"not younger than {shown_duration(selection['min_age'])}" if shown_duration(selection["min_age"]) != "0s" else None,
         f"not older than {shown_duration(selection['max_age'])}" if selection["max_age"] else None,
+        f"forgotten after {shown_duration(selection['forget_after'])}" if selection["forget_after"] else None,
+        f"not {' '.join(selection['exclude'])}" if selection["exclude"] else None,
+        f"not deeper than {selection['max_depth']}" if selection["max_depth"] else None,
+        f"seen unchanged {stability['looks']} times, {shown_duration(stability['apart'])} apart" if stability["looks"] > 1 else None,
+        f"with {stability['done_marker']} beside it" if stability["done_marker"] else None,
     ]
     retry = flow["policy"]["retry"]
     out.pairs(
@@ -292,7 +401,9 @@ def _show(out: Output, flow: JsonObject) -> None:
             ("id", flow["id"]),
             ("name", flow["name"]),
             ("state", "on" if flow["enabled"] else "paused"),
-            ("when", when(flow)),
+            ("when", trigger.when(flow)),
+            ("schedule", trigger.schedule_words(flow)),
+            ("expected", _expected(flow)),
             ("from", _from(flow)),
             ("to", _to(flow)),
             ("bounds", ", ".join(bound for bound in bounds if bound)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 
 from eft.domain.flow import Flow
 from eft.domain.names import partition_of
@@ -76,9 +77,10 @@ def redrive(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
     return work.transfer
 
 
-def run_flow(engine: Engine, flow: Flow) -> list[Message]:
-    """Fires a flow now, whatever its schedule; returns the message that starts its discover."""
-    name = f"now-{engine.clock.now():%Y%m%dT%H%M%S}-{engine.clock.nonce()}"
+def run_flow(engine: Engine, flow: Flow, *, window: tuple[datetime, datetime] | None = None) -> list[Message]:
+    """Fires a flow now, whatever its schedule, for files modified in the window if one is given; returns its discover's first message."""
+    times = [engine.clock.now(), *(window or ())]
+    name = "-".join(["past" if window else "now", *(f"{at.astimezone(UTC):%Y%m%dT%H%M%S}" for at in times), engine.clock.nonce()])
     engine.ledger.fire(
         flow,
         at=engine.clock.now() + engine.tuning.stall,

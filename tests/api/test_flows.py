@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eft.domain.flow import Cron, Disposition, Interval
+from eft.domain.flow import Cron, Disposition, Interval, Misfire
 from eft.domain.transfer import Step
 from eft.errors import Conflict
 from tests.api.conftest import Client, Queue, fields, problem
@@ -42,6 +42,10 @@ def test_create(acme: Client, world: World) -> None:
             "max_size": 10**12,
             "min_age": "PT30S",
             "max_age": "P7D",
+            "max_depth": 3,
+            "exclude": ["*.tmp"],
+            "forget_after": "P30D",
+            "stability": {"looks": 3, "apart": "PT20S", "done_marker": "{name}.done"},
         },
         "policy": {
             "name_template": "{date:%Y/%m/%d}/{name}",
@@ -56,7 +60,26 @@ def test_create(acme: Client, world: World) -> None:
             "priority": "urgent",
             "retry": {"tries": 3, "first": "PT1S", "longest": "PT1M"},
         },
-        "trigger": {"kind": "cron", "cron": "*/5 6-18 * * 1-5", "timezone": "Europe/Berlin"},
+        "trigger": {
+            "kind": "cron",
+            "cron": "*/5 6-18 * * 1-5",
+            "timezone": "Europe/Berlin",
+            "calendar": {"weekdays": ["mon", "tue"], "holidays": "DE-BY", "closed": ["2025-12-24"], "open": ["2025-12-25"]},
+            "blackouts": [
+                {"kind": "daily", "begin": "22:00:00", "end": "04:00:00", "weekdays": ["mon"]},
+                {"kind": "span", "begin": "2025-12-24T00:00:00Z", "end": "2025-12-27T00:00:00Z"},
+            ],
+            "misfire": "all",
+            "jitter": "PT5M",
+        },
+        "expected": {
+            "by": "0 6 * * *",
+            "timezone": "America/New_York",
+            "within": "PT6H",
+            "files": 2,
+            "warn_before": "PT1H",
+            "calendar": None,
+        },
         "enabled": False,
     }
     answer = acme.post(PATH, flow(**whole))
@@ -64,16 +87,18 @@ def test_create(acme: Client, world: World) -> None:
     shown = answer.get_json()
     assert answer.headers["ETag"] == '"1"'
     assert answer.headers["Location"] == f"{PATH}/{shown['id']}"
-    for field in ("destination_directory", "trigger", "enabled"):
+    for field in ("destination_directory", "enabled"):
         assert shown[field] == whole[field]
-    for field in ("selection", "policy"):
+    for field in ("selection", "policy", "trigger", "expected"):
         asked = whole[field]
         assert isinstance(asked, dict)
         assert {name: shown[field][name] for name in asked} == asked
     kept = world.registry.flow("acme", shown["id"])
     assert kept.policy.disposition is Disposition.ARCHIVE
     assert kept.selection.max_age == timedelta(days=7)
-    assert kept.trigger == Cron(cron="*/5 6-18 * * 1-5", timezone="Europe/Berlin")
+    assert isinstance(kept.trigger, Cron)
+    assert (kept.trigger.misfire, kept.trigger.jitter, len(kept.trigger.blackouts)) == (Misfire.ALL, timedelta(minutes=5), 2)
+    assert shown.pop("warnings") == ["the source could not be listed: no directory 'outbox'"]
     assert acme.get(answer.headers["Location"]).get_json() == shown
 
 
@@ -113,6 +138,23 @@ def test_create(acme: Client, world: World) -> None:
         ({"trigger": {"kind": "cron", "cron": "61 * * * *"}}, "/trigger/cron"),
         ({"trigger": {"kind": "cron", "cron": "* * * * *", "timezone": "Mars/Base"}}, "/trigger/timezone"),
         ({"trigger": {"kind": "manual", "cron": "* * * * *"}}, "/trigger/cron"),
+        ({"selection": {"stability": {"looks": 0}}}, "/selection/stability/looks"),
+        ({"selection": {"stability": {"done_marker": "a/{name}"}}}, "/selection/stability/done_marker"),
+        ({"selection": {"stability": {"done_marker": "{name}"}}}, "/selection/stability/done_marker"),
+        ({"selection": {"max_depth": 2}}, "/selection"),
+        ({"selection": {"forget_after": "PT1H"}}, "/selection/forget_after"),
+        ({"trigger": {"kind": "cron", "cron": "* * * * * *"}}, "/trigger/cron"),
+        ({"trigger": {"kind": "once", "at": "2025-01-06T08:59:59Z"}}, "/trigger"),
+        ({"trigger": {"kind": "once", "at": "tomorrow"}}, "/trigger/at"),
+        ({"trigger": {"kind": "cron", "cron": "0 6 * * 6", "calendar": {}}}, "/trigger"),
+        ({"trigger": {"kind": "interval", "every": "PT1M", "calendar": {"holidays": "XX"}}}, "/trigger/calendar/holidays"),
+        ({"trigger": {"kind": "interval", "every": "PT1M", "misfire": "always"}}, "/trigger/misfire"),
+        (
+            {"trigger": {"kind": "interval", "every": "PT1M", "blackouts": [{"kind": "daily", "begin": "01:00", "end": "01:00"}]}},
+            "/trigger/blackouts/0",
+        ),
+        ({"expected": {"by": "at six"}}, "/expected/by"),
+        ({"expected": {"by": "0 6 * * *", "within": "PT1H", "warn_before": "PT2H"}}, "/expected"),
         ({"source": "sftp-a", "trigger": {"kind": "arrival"}}, "/source"),
         ({"source": "s3-a", "trigger": {"kind": "arrival", "listed_every": "PT1S"}}, "/trigger/listed_every"),
         ({"enabled": "true"}, "/enabled"),
@@ -161,6 +203,9 @@ def test_others_do_not_exist(acme: Client, other: Client, world: World, queue: Q
             other.patch(base, {"name": "x"}, If_Match='"1"'),
             other.delete(base),
             other.post(f"{base}/run"),
+            other.post(f"{base}/plan"),
+            other.post(f"{base}/backfill", {"modified_from": "2025-01-01T00:00:00Z", "modified_until": "2025-01-02T00:00:00Z"}),
+            other.get(f"{base}/fires"),
             other.post(f"{base}/pause"),
             other.post(f"{base}/resume"),
         ):
@@ -191,7 +236,8 @@ def test_change(acme: Client, world: World) -> None:
     assert (kept.policy.conflict, kept.policy.retry.tries, kept.policy.retry.first) == ("rename", 3, timedelta(seconds=1))
     assert kept.trigger == Interval(every=timedelta(minutes=1))
     assert kept.created == world.clock.now()
-    assert acme.patch(base, {"trigger": {"every": "PT2M"}}, If_Match='"2"').get_json()["trigger"] == {"kind": "interval", "every": "PT2M"}
+    faster = acme.patch(base, {"trigger": {"every": "PT2M", "jitter": "PT1M"}}, If_Match='"2"').get_json()["trigger"]
+    assert (faster["kind"], faster["every"], faster["jitter"]) == ("interval", "PT2M", "PT1M")
     assert acme.patch(base, {"trigger": None}, If_Match='"3"').get_json()["trigger"] == {"kind": "manual"}
 
 
@@ -251,7 +297,10 @@ def test_pause_and_resume(acme: Client, world: World) -> None:
     assert acme.post(f"{base}/pause").get_json()["enabled"] is False
     assert acme.post(f"{base}/pause").headers["ETag"] == '"2"'
     assert list(world.registry.scheduled_flows()) == []
+    del made["warnings"]
+    world.clock.advance(60)
     assert acme.post(f"{base}/resume", If_Match='"2"').get_json() == {**made, "revision": 3}
+    assert world.registry.flow("acme", made["id"]).scheduled_since == world.clock.now()
     assert [each.id for each in world.registry.scheduled_flows()] == [made["id"]]
 
 
@@ -275,3 +324,71 @@ def test_delete(acme: Client, world: World) -> None:
     assert acme.delete(f"{PATH}/{made['id']}", If_Match='"1"').status_code == 204
     problem(acme.get(f"{PATH}/{made['id']}"), 404, "flow_unknown")
     assert len(acme.get(f"/v1/transfers?flow={made['id']}").get_json()["items"]) == 1
+
+
+def test_plan(acme: Client, world: World, queue: Queue) -> None:
+    """A plan says for each file what would happen and why, and does nothing."""
+    made = create(acme, selection={"directory": "in", "glob": "*.csv"}, destination_directory="out")
+    for name in ("a.csv", "b.csv", "c.txt"):
+        world.server("sftp-a").put(f"in/{name}", b"a")
+    told = acme.post(f"{PATH}/{made['id']}/plan?limit=2").get_json()
+    assert [(one["path"], one["why"]) for one in told["items"]] == [
+        ("in/a.csv", "would move to out/a.csv"),
+        ("in/b.csv", "would move to out/b.csv"),
+    ]
+    assert told["counts"] == {"move": 2, "skip": 1}
+    assert (told["complete"], told["destination_trouble"]) == (True, None)
+    assert (world.ledger.rows(), queue.sent) == ([], [])
+    problem(acme.post(f"{PATH}/{made['id']}/plan?limit=0"), 422, "request_invalid")
+    for holder in "abcd":
+        world.limits.acquire("plan/acme", limit=4, holder=holder, lease=timedelta(minutes=1))
+    problem(acme.post(f"{PATH}/{made['id']}/plan"), 429, "too_many_plans")
+    assert create(acme)["warnings"] == ["the source was not looked at: too many of your plans run now"]
+
+
+def test_a_plan_of_a_source_that_is_not_there(acme: Client) -> None:
+    """Its trouble is a problem with its reason."""
+    made = create(acme, selection={"directory": "nowhere"})
+    problem(acme.post(f"{PATH}/{made['id']}/plan"), 409, "directory_missing")
+
+
+def test_warnings(acme: Client, world: World) -> None:
+    """A flow that nothing matches is made, and says so; a change that leaves source and selection alone does not look."""
+    world.server("sftp-a").put("a.txt", b"a")
+    made = create(acme, selection={"glob": "*.csv"})
+    assert made["warnings"] == ["nothing in the source's root matches the pattern: it holds 1 file now"]
+    base = f"{PATH}/{made['id']}"
+    assert acme.patch(base, {"name": "x"}, If_Match='"1"').get_json()["warnings"] == []
+    assert acme.patch(base, {"selection": {"glob": "*.txt"}}, If_Match='"2"').get_json()["warnings"] == []
+    assert len(acme.patch(base, {"selection": {"glob": "*.xml"}}, If_Match='"3"').get_json()["warnings"]) == 1
+
+
+def test_backfill(acme: Client, world: World, queue: Queue) -> None:
+    """Files modified in a time in the past are taken, however old the flow lets them be; others are not, and none twice."""
+    made = create(acme, selection={"directory": "in", "max_age": "PT1H"})
+    for hours in range(6):
+        world.server("sftp-a").put(f"in/{hours}.csv", b"a")
+        world.clock.advance(timedelta(hours=1))
+    begin = world.clock.now() - timedelta(hours=5)
+    asked = {"modified_from": begin.isoformat(), "modified_until": (begin + timedelta(hours=2)).isoformat()}
+    for _ in range(2):
+        assert acme.post(f"{PATH}/{made['id']}/backfill", asked).status_code == 202
+        world.queue += queue.sent
+        world.drain()
+        assert [row.source.path for row in world.ledger.rows()] == ["in/1.csv", "in/2.csv"]
+    (latest, _) = acme.get(f"{PATH}/{made['id']}/fires").get_json()["latest"]
+    assert (latest["kind"], latest["ended"], latest["files"]["listed"]) == ("backfill", True, 6)
+    asked["modified_until"] = asked["modified_from"]
+    problem(acme.post(f"{PATH}/{made['id']}/backfill", asked), 422, "request_invalid")
+
+
+def test_fires(acme: Client, world: World, queue: Queue) -> None:
+    """Coming times are told while the flow is on, and what became of the latest."""
+    made = create(acme, selection={"directory": "in"}, trigger={"kind": "cron", "cron": "0 6 * * *", "timezone": "Europe/Berlin"})
+    base = f"{PATH}/{made['id']}"
+    fire = acme.post(f"{base}/run").get_json()["fire"]
+    told = acme.get(f"{base}/fires?limit=2").get_json()
+    assert told["coming"] == ["2025-01-07T05:00:00Z", "2025-01-08T05:00:00Z"]
+    assert told["latest"] == [{"fire": fire, "kind": "asked", "at": "2025-01-06T09:00:00Z", "ended": False, "files": None}]
+    acme.post(f"{base}/pause")
+    assert acme.get(f"{base}/fires").get_json()["coming"] == []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import date, timedelta
 
 import pytest
 
-from eft.domain.flow import Cron, Disposition, Interval, Manual
+from eft.domain.flow import Cron, Disposition, Interval, Manual, Misfire, Once, Stability
+from eft.domain.trigger import Calendar
 from tests.cli.conftest import Desk
 from tests.fake_store import FakeServer
 
@@ -51,10 +53,107 @@ def test_takes_a_cron_expression(desk: Desk) -> None:
     assert "cron 30 2 * * * UTC" in desk.run(*ADD, "--cron", "30 2 * * *").stdout
 
 
+def test_takes_a_whole_schedule(desk: Desk) -> None:
+    """Calendar, blackouts, misfires, jitter and expected files arrive, and are shown in words."""
+    words = (
+        *("--cron", "0 2 * * *", "--timezone", "Europe/Berlin", "--holidays", "DE-BY", "--closed", "2025-12-24", "--misfire", "all"),
+        *("--blackout", "22:00-01:30", "--blackout", "2025-12-24T00:00:00Z/2025-12-27T00:00:00Z", "--jitter", "5m"),
+        *("--expect-by", "0 6 * * *", "--expect-files", "2", "--expect-within", "3h", "--warn-before", "30m"),
+    )
+    flow = desk.world.registry.flow("acme", desk.json(*ADD, *words)["id"])
+    assert isinstance(flow.trigger, Cron)
+    assert flow.trigger.calendar == Calendar(holidays="DE-BY", closed=(date(2025, 12, 24),))
+    assert [one.kind for one in flow.trigger.blackouts] == ["daily", "span"]
+    assert (flow.trigger.misfire, flow.trigger.jitter) == (Misfire.ALL, timedelta(minutes=5))
+    assert flow.expected is not None
+    assert (flow.expected.files, flow.expected.within, flow.expected.timezone) == (2, timedelta(hours=3), "Europe/Berlin")
+    assert flow.expected.calendar == flow.trigger.calendar
+    shown = desk.run("flow", "show", "invoices").stdout
+    assert "on mon,tue,wed,thu,fri, not on holidays of DE-BY, not on 2025-12-24, not 22:00:00 to 01:30:00" in shown
+    assert "up to 5m later, missed: all" in shown
+    assert "2 by cron 0 6 * * * Europe/Berlin, come within 3h, warned 30m before" in shown
+
+
+def test_takes_other_triggers(desk: Desk) -> None:
+    """Once, and on arrival in a bucket."""
+    once = desk.json(*ADD, "--at", "2025-12-24T18:00:00Z", "--workdays")
+    assert isinstance(desk.world.registry.flow("acme", once["id"]).trigger, Once)
+    assert "once, at " in desk.run("flow", "list").stdout
+    words = ("flow", "add", "orders", "--from", "s3-a", "--to", "s3-b", "--on-arrival", "--listed-every", "30m")
+    assert "on arrival, and every 30m" in desk.run(*words).stdout
+
+
+def test_takes_signals_of_finished_files(desk: Desk) -> None:
+    """They arrive, and are shown in words."""
+    words = ("--exclude", "*.tmp", "--exclude", ".*", "--recursive", "--max-depth", "2", "--forget-after", "30d", "--looks", "3")
+    made = desk.json(*ADD, *words, "--looks-apart", "20s", "--done-marker", "{name}.done")
+    selection = desk.world.registry.flow("acme", made["id"]).selection
+    assert (selection.exclude, selection.max_depth, selection.forget_after) == (("*.tmp", ".*"), 2, timedelta(days=30))
+    assert selection.stability == Stability(looks=3, apart=timedelta(seconds=20), done_marker="{name}.done")
+    shown = desk.run("flow", "show", "invoices").stdout
+    assert "not *.tmp .*, not deeper than 2, seen unchanged 3 times, 20s apart, with {name}.done beside it" in shown
+
+
+def test_warns_of_a_flow_that_nothing_matches(desk: Desk, server: FakeServer) -> None:
+    """It is added all the same."""
+    server.put("in/a.txt", b"x")
+    told = desk.run(*ADD, "--glob", "*.csv").stdout.splitlines()
+    assert told[-1] == "Warning: nothing in 'in' matches the pattern: it holds 1 file now."
+
+
+def test_plans(desk: Desk, server: FakeServer) -> None:
+    """Each file with what would happen to it, and a sum."""
+    server.put("in/a.csv", b"x")
+    server.put("in/b.txt", b"x")
+    made = desk.json(*ADD, "--glob", "*.csv")
+    told = desk.run("flow", "plan", "invoices").stdout
+    assert "would move to out/a.csv" in told
+    assert "skipped: its name does not match the pattern" in told
+    assert told.splitlines()[-1] == "1 would move, 1 skipped."
+    assert desk.json("flow", "plan", made["id"], "--limit", "1")["items"][0]["path"] == "in/a.csv"
+    assert desk.world.ledger.rows() == []
+
+
+def test_shows_the_next_fires(desk: Desk, server: FakeServer) -> None:
+    """Coming times first, then what came of the latest."""
+    server.put("in/a.csv", b"x")
+    desk.run(*ADD, "--cron", "30 6 * * *")
+    assert len(desk.json("flow", "next", "invoices", "--count", "3")["coming"]) == 3
+    desk.run("flow", "run", "invoices", "--watch", "--quiet-for", "2s")
+    told = desk.run("flow", "next", "invoices", "--count", "1").stdout
+    assert "to come" in told
+    assert "1 listed, 1 selected, 1 created" in told
+    desk.run("flow", "add", "other", "--from", "sftp-a", "--to", "s3-a")
+    assert "runs by no schedule, and never ran" in desk.run("flow", "next", "other").stdout
+
+
+def test_runs_for_a_time_in_the_past(desk: Desk, server: FakeServer) -> None:
+    """A wrong time is refused."""
+    server.put("in/a.csv", b"x")
+    desk.run(*ADD)
+    words = ("flow", "backfill", "invoices", "--from", "2025-01-01T00:00:00Z", "--until")
+    assert desk.json(*words, "2025-02-01T00:00:00Z")["fire"].startswith("past-")
+    assert "eft transfer watch" in desk.run(*words, "2025-02-01T00:00:00Z").stdout
+    assert desk.run(*words, "2024-02-01T00:00:00Z").exit_code == 2
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("--every", "5m", "--cron", "* * * * *"),
+        ("--on-arrival", "--at", "2025-12-24T18:00:00Z"),
+        ("--on-arrival",),
+        ("--listed-every", "5m"),
+        ("--workdays",),
+        ("--on-arrival", "--jitter", "5m"),
+        ("--every", "5m", "--blackout", "noon"),
+        ("--every", "5m", "--holidays", "XX"),
+        ("--every", "5m", "--closed", "today"),
+        ("--at", "yesterday"),
+        ("--at", "2024-12-24T18:00:00Z"),
+        ("--warn-before", "5m"),
+        ("--expect-by", "noon"),
+        ("--done-marker", "{nme}"),
         ("--timezone", "UTC"),
         ("--dispose", "archive"),
         ("--archive-to", "done"),

@@ -45,7 +45,7 @@ def test_the_commands_are_those_promised() -> None:
     """Each noun has its verbs."""
     assert {" ".join(words) for words in ALL} == {
         *(f"endpoint {verb}" for verb in ("add sftp", "add s3", "test", "pin", "rotate", "list", "show", "remove")),
-        *(f"flow {verb}" for verb in ("add", "run", "list", "show", "pause", "resume", "remove")),
+        *(f"flow {verb}" for verb in ("add", "run", "list", "show", "plan", "next", "backfill", "pause", "resume", "remove")),
         *(f"transfer {verb}" for verb in ("submit", "watch", "list", "show", "redrive", "cancel", "decide")),
         *(f"region {verb}" for verb in ("status", "drain", "undrain", "hand-over", "promote", "solo", "rejoin", "confirm")),
         *("token", "up", "demo", "version"),
