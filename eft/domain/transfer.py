@@ -88,6 +88,8 @@ class StagedObject(Frozen):
 
     path: RemotePath
     fingerprint: Fingerprint
+    region: str | None = None
+    """Whose bucket it was written to; elsewhere its replica is read."""
 
 
 class Upload(Frozen):

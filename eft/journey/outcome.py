@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from datetime import timedelta
 
 from eft.domain.transfer import MOVES, State, Transfer
 from eft.errors import EftError, LostOwnership, SliceOver, Transient, Undecidable
@@ -14,6 +15,8 @@ from eft.journey.work import Work
 
 log = logging.getLogger(__name__)
 
+REPLICA_PATIENCE = timedelta(days=1)
+"""After a switch a transfer waits so long for S3's replication of its staged copy (15 minutes by S3's own agreement) before it is buried."""
 ABANDONING = frozenset({"token_gone", "size_differs", "checksum_mismatch", "source_changed"})
 """Reasons after which an attempt's bytes are worthless: the next try begins a new one."""
 
@@ -47,6 +50,9 @@ def _decide(work: Work, error: Exception) -> list[Message]:
         error = Transient(f"unexpected {type(error).__name__}; the log has the details", reason="internal_error")
     if error.endpoint is not None:
         work.engine.limits.failed(error.endpoint, reason=error.reason)
+    if error.reason in {"source_missing", "source_changed"} and _waits_for_replica(work):
+        msg = f"the staged copy has not come over from {work.transfer.staged and work.transfer.staged.region} yet"
+        error = Transient(msg, reason="replica_pending", counts=False, retry_after=timedelta(seconds=30))
     transfer = work.transfer
     if error.reason in ABANDONING and transfer.state in {State.STAGING, State.DELIVERING}:
         transfer = without_upload(transfer)
@@ -56,6 +62,13 @@ def _decide(work: Work, error: Exception) -> list[Message]:
         return _try_again(work, transfer, error)
     _rest(work, transfer, error)
     return []
+
+
+def _waits_for_replica(work: Work) -> bool:
+    """Returns whether the staged copy was written in another region, and so lately that its replica may still be on its way."""
+    staged = work.transfer.staged
+    elsewhere = staged is not None and staged.region not in {None, work.engine.ownership.region}
+    return elsewhere and work.now() - work.transfer.since < REPLICA_PATIENCE
 
 
 def _try_again(work: Work, transfer: Transfer, error: Transient) -> list[Message]:

@@ -62,6 +62,6 @@ def _complete(work: Work, staging: Sink, upload: Upload, commit: Commit) -> None
         work.transfer.with_(
             staging=None,
             checksum=commit.checksum,
-            staged=StagedObject(path=upload.path, fingerprint=staged.fingerprint),
+            staged=StagedObject(path=upload.path, fingerprint=staged.fingerprint, region=work.engine.ownership.region),
         ).to(State.STAGED, now=work.now(), by=work.slice.worker)
     )

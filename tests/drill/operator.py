@@ -16,7 +16,7 @@ from eft.domain.ownership import Mode, Partition, Phase
 from tests.drill.traffic import TENANT
 
 HANDS: Final = 6
-PATIENCE_SECONDS: Final = 90.0
+PATIENCE_SECONDS: Final = 300.0
 PAUSE_SECONDS: Final = 0.5
 BUSY: Final = 503
 

@@ -410,3 +410,33 @@ def test_what_was_accepted_away_from_home_without_the_link_reaches_its_home(pair
     assert return_strays(other.engine, number) == 0
     assert at_rest(pair, home, transfer).state is State.SETTLED
     assert home.server("sftp-b").appeared["out/a.bin"] == 1
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_staged_copy_that_is_still_on_its_way_is_waited_for(comes: bool) -> None:
+    """After a switch a transfer reads the replica of its staged copy: S3 takes its time, and the row says so; after a day it is buried."""
+    pair = Pair()
+    pair.west.server("sftp-a").put("in/a.bin", b"x" * 9000)
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("sftp-a", "sftp-b")
+    while home.ledger.load(transfer.id).state is not State.STAGED:
+        home.queue += home.deliver_message(home.queue.popleft())
+    drain(home.engine, number, ORDER)
+    hand_over(home.engine, number, ORDER)
+    home.queue.clear()
+    for _ in range(12):
+        pair.west.clock.advance(600)
+        other.sweep()
+        other.deliver_message(other.queue.popleft())
+        other.queue.clear()
+    waiting = other.ledger.load(transfer.id)
+    assert (waiting.state, waiting.reason, waiting.tries) == (State.STAGED, "replica_pending", 0)
+    if comes:
+        other.stores.staging_server.files |= home.stores.staging_server.files
+        other.stores.staging_server.versions |= home.stores.staging_server.versions
+    pair.west.clock.advance(86_400)
+    other.sweep()
+    other.drain()
+    ended = other.ledger.load(transfer.id)
+    assert ended.state is (State.SETTLED if comes else State.DEAD)
+    assert other.server("sftp-b").appeared.total() == (1 if comes else 0)
