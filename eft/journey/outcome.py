@@ -16,7 +16,7 @@ from eft.journey.work import Work
 log = logging.getLogger(__name__)
 
 REPLICA_PATIENCE = timedelta(days=1)
-"""After a switch a transfer waits so long for S3's replication of its staged copy (15 minutes by S3's own agreement) before it is buried."""
+"""After a switch a transfer waits so long for S3's replication of its staged copy (15 minutes by S3's agreement) before it is buried."""
 ABANDONING = frozenset({"token_gone", "size_differs", "checksum_mismatch", "source_changed"})
 """Reasons after which an attempt's bytes are worthless: the next try begins a new one."""
 
