@@ -469,3 +469,18 @@ def test_a_decision_that_broke_off_is_a_persons_in_the_next_home_as_well(pair: P
     assert (other.ledger.load(transfer.id).state, appeared(home)) == (State.HELD, 1)
     decide(other.engine, TENANT, transfer.id, Decision.ACCEPT, by="op", why="the receiver has it")
     assert other.until_rest(transfer).state is State.SETTLED
+
+
+def test_what_an_operator_abandoned_is_not_taken_up_by_the_next_home(pair: Pair) -> None:
+    """The peer knows of it before the operator is told that it is done."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    server = home.server("sftp-b")
+    server.watch = lambda label: server.files.clear() if label == "commit:before" else None
+    assert home.until_rest(transfer).reason == "token_gone"
+    server.watch = lambda _: None
+    home.engine.ownership.forget = lambda transfer: None  # type: ignore[method-assign]  # noqa: ARG005 - the port names it
+    decide(home.engine, TENANT, transfer.id, Decision.ABANDON, by="op", why="not needed")
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    work_on(other, number)
+    assert (other.ledger.rows(), appeared(home)) == ([], 0)
