@@ -11,6 +11,7 @@ from celery.utils.log import get_logger
 
 from beat_schedules.fires import Quiet, due_fires
 from beat_schedules.upkeep import entries
+from eft.journey.late import Judged, late
 from eft.journey.sweep import sweep
 from eft.ports import Engine
 from eft.regions.chores import Chores
@@ -30,6 +31,7 @@ class FlowScheduler(Scheduler):
         self._chores: Chores | None = None
         self._vigil: Vigil | None = None
         self._quiet: Quiet = {}
+        self._judged: Judged = set()
         super().__init__(*args, **kwargs)
 
     def setup_schedule(self) -> None:
@@ -49,7 +51,7 @@ class FlowScheduler(Scheduler):
         return min(pause, look_every, SETTINGS.announce_every.total_seconds())
 
     def _do_chores(self, ports: Engine, look_every: float) -> None:
-        """Fires flows and sweeps rows, in the partitions whose chores this process has; keeps an eye on the other region."""
+        """Fires flows, sweeps rows and raises what is late, in the partitions whose chores are this process's; watches the other region."""
         now = ports.clock.monotonic()
         if now < self._look_at:
             return
@@ -60,6 +62,7 @@ class FlowScheduler(Scheduler):
         if now >= self._sweep_at:
             self._sweep_at = now + SETTINGS.sweep_every.total_seconds()
             forward(list(sweep(ports, mine)))
+            late(ports, mine, judged=self._judged)
         # Last: a peer that swallows every question keeps it waiting.
         self._vigil = self._vigil or Vigil(ports, policy=SETTINGS.peer_loss, patience=SETTINGS.peer_loss_after)
         self._vigil.look()

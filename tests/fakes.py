@@ -298,12 +298,12 @@ class FakeLedger(_Fake):
             fire.due_at = _cut(until)
             return True
 
-    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int) -> bool:
+    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int, outcome: dict[str, int] | None = None) -> bool:
         with self._called("fire"):
             key = (flow.tenant, flow.id, name)
             if key in self._fires:
                 return False
-            self._fires[key] = _Fire(partition=partition, due_at=_cut(at))
+            self._fires[key] = _Fire(partition=partition, due_at=_cut(at) if outcome is None else None, outcome=outcome)
             return True
 
     def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> int | None:
@@ -498,8 +498,8 @@ class FakeRegistry(_Fake):
 
     def scheduled_flows(self) -> Iterator[Flow]:
         with self._called("scheduled_flows"):
-            found = [flow for flow in self._flows.values() if flow.enabled and not isinstance(flow.trigger, Manual)]
-        yield from found
+            enabled = [flow for flow in self._flows.values() if flow.enabled]
+        yield from [flow for flow in enabled if flow.expected is not None or not isinstance(flow.trigger, Manual)]
 
     def arrival_flows(self, bucket: str) -> Iterator[tuple[Flow, S3Endpoint]]:
         with self._called("arrival_flows"):

@@ -32,7 +32,7 @@ class FireRows:
     _table: Table
     _clock: Clock
 
-    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int) -> bool:
+    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int, outcome: dict[str, int] | None = None) -> bool:
         """One request. Our own fire, met again after a lost answer, counts as claimed."""
         nonce = self._clock.nonce()
         pk, sk = fire_key(flow.tenant, flow.id, name)
@@ -40,10 +40,8 @@ class FireRows:
             "pk": pk,
             "sk": sk,
             "format": ROW_FORMAT,
-            "due_shard": str(partition),
-            "due_at": millis(at),
             "created_by": nonce,
-        }
+        } | ({"due_shard": str(partition), "due_at": millis(at)} if outcome is None else {"outcome": json.dumps(outcome)})
         done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
         return done or (stands is not None and stands["created_by"] == nonce)
 

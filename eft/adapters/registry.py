@@ -2,7 +2,7 @@
 
     pk            sk                    what                                   sparse, each in an index of its name
     N#<tenant>    E#<id>                an endpoint                            arrivals = its bucket, where it has one
-    N#<tenant>    F#<id>                a flow                                 scheduled = its shard, while it has fires
+    N#<tenant>    F#<id>                a flow                                 scheduled = its shard, while it has times
                                                                                arrivals = its source, while it waits for arrivals
 
 From a bucket the index `arrivals` leads to endpoints and from each of these to flows, so that a change of either moves only its own row.
@@ -187,7 +187,7 @@ def _row(value: Endpoint | Flow) -> Row:
         "revision": value.revision,
         "body": value.model_dump_json(),
     }
-    if isinstance(value, Flow) and value.enabled and not isinstance(value.trigger, Manual):
+    if isinstance(value, Flow) and value.enabled and (value.expected is not None or not isinstance(value.trigger, Manual)):
         row["scheduled"] = str(shard_of(value.tenant, value.id, shards=SHARDS))
         if isinstance(value.trigger, Arrival):
             row["arrivals"] = _from_endpoint(value.tenant, value.source)

@@ -136,8 +136,11 @@ class Ledger(Protocol):
     def postpone(self, due: Due, *, until: datetime) -> bool:
         """Moves a due time IF it is still the one seen; returns whether it was."""
 
-    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int) -> bool:
-        """Claims one fire of a flow IF nobody has; `name` identifies it (its planned time, or the id of a request). It is due at `at`."""
+    def fire(self, flow: Flow, *, at: datetime, name: str, partition: int, outcome: dict[str, int] | None = None) -> bool:
+        """Claims one fire of a flow IF nobody has; `name` identifies it (its planned time, or the id of a request).
+
+        It is due at `at`; with an outcome it has ended already, and is only on record.
+        """
 
     def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> int | None:
         """Notes one more run of a fire IF it has not ended, which is due again at `until`; returns how many there are, None if it has.
@@ -249,7 +252,7 @@ class Registry(Protocol):
         """Returns every tenant that has an endpoint or a flow."""
 
     def scheduled_flows(self) -> Iterator[Flow]:
-        """Yields every tenant's enabled flows that have a schedule."""
+        """Yields every tenant's enabled flows that have a schedule or expect files by a time."""
 
     def arrival_flows(self, bucket: str) -> Iterator[tuple[Flow, S3Endpoint]]:
         """Yields every tenant's enabled flows that wait for arrivals in a bucket, each with its source."""

@@ -72,3 +72,13 @@ def test_of_two_that_remember_one_is_believed(rows: Rows) -> None:
     assert rows.ledger.remember(flow, replace(seen, decided={1, 2}))
     assert not rows.ledger.remember(flow, replace(seen, decided={3}))
     assert rows.ledger.memory(flow).decided == {1, 2}
+
+
+def test_a_fire_that_is_only_on_record_is_never_due(rows: Rows) -> None:
+    """It is there once, with its outcome."""
+    flow, now = rows.flow(), rows.clock.now()
+    assert rows.ledger.fire(flow, at=now, name="late-20250106T110000", partition=rows.partition, outcome={"found": 0})
+    assert not rows.ledger.fire(flow, at=now, name="late-20250106T110000", partition=rows.partition, outcome={"found": 1})
+    assert rows.ledger.begin_fire(flow, name="late-20250106T110000", until=now) is None
+    assert rows.ledger.due(rows.partition, before=now + LEASE) == []
+    assert rows.ledger.fires(flow, limit=2) == [Fire("late-20250106T110000", {"found": 0})]

@@ -79,7 +79,7 @@ def test_flows_are_looked_at_every_few_seconds_and_rows_less_often(world: World,
     assert (world.registry.calls["scheduled_flows"], world.ledger.calls["due"]) == (1, 0)
     world.clock.advance(SWEEP - LOOK)
     beat.tick()
-    assert (world.registry.calls["scheduled_flows"], world.ledger.calls["due"]) == (2, 64)
+    assert (world.registry.calls["scheduled_flows"], world.ledger.calls["due"]) == (3, 64)
 
 
 def test_no_error_ends_beat(world: World, post: PostOffice, caplog: pytest.LogCaptureFixture) -> None:
