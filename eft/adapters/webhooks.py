@@ -67,6 +67,9 @@ class HttpsReceiver:
             connection.request("POST", path, body=body, headers={"Host": target.netloc, "Connection": "close", **headers})
             answer = connection.getresponse()
             answer.read(ANSWER_READ)
+            if over.is_set():
+                # What was cut off may look like an answer that ended.
+                raise TimeoutError
             return Answer(answer.status, _retry_after(answer.headers.get("Retry-After")))
         except EftError:
             raise
@@ -190,7 +193,7 @@ def _retry_after(value: str | None) -> timedelta | None:
 
 
 def _trouble(target: SplitResult, error: Exception, *, late: bool) -> Transient:
-    where = display(target.netloc)
+    where = _where(target)
     if late or isinstance(error, TimeoutError):
         return Transient(f"{where} did not answer in time", reason="webhook_timeout")
     if isinstance(error, ssl.SSLError):
@@ -198,5 +201,10 @@ def _trouble(target: SplitResult, error: Exception, *, late: bool) -> Transient:
     return Transient(f"{where} cannot be reached: {type(error).__name__}", reason="webhook_unreachable")
 
 
+def _where(target: SplitResult) -> str:
+    """Returns what may be shown of an address: neither its path nor a user's name, for either may hold a secret."""
+    return display(target.netloc.rpartition("@")[2])
+
+
 def _refused(target: SplitResult, why: str) -> Permanent:
-    return Permanent(f"the address {display(target.netloc)} is not posted to: {why}", reason="webhook_address_refused")
+    return Permanent(f"the address {_where(target)} is not posted to: {why}", reason="webhook_address_refused")
