@@ -1,4 +1,6 @@
-"""Ingress: takes what buckets tell from the queue `arrivals` and makes transfers of it. `python -m tasks.ingress` is its process.
+"""Ingress: makes transfers of what buckets tell in the queue `arrivals`, and of what state machines ask for in `requests`.
+
+`python -m tasks.ingress` is its process.
 
 What is done is deleted. What is not stays in the queue: a broken message until SQS moves it to the dead-letter queue, one whose
 source cannot be reached for a growing pause. A kill loses nothing: the rows are written before a message is deleted, and an event
@@ -14,10 +16,10 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from eft.domain.arrival import Arrived, events_in
@@ -29,7 +31,9 @@ from eft.ports import Engine
 from eft.settings import Settings
 from eft.telemetry import log_to_stderr
 from tasks.base import engine, forward
-from tasks.queues import ARRIVALS, queue_url
+from tasks.endings import Ending
+from tasks.queues import ARRIVALS, REQUESTS, queue_url
+from tasks.requests import carry_requests
 from tasks.sqs.calls import BATCH, CALL_ERRORS, Calls, backoff, described
 from tasks.sqs.health import Polls
 from tasks.sqs.options import Options
@@ -39,20 +43,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Carry = Callable[[Sequence[str]], list[Ending]]
+"""Carries the texts of messages out, and says what is to become of each."""
 WAIT: Final = 2
 """Seconds of a long poll at most: as long as SIGTERM may have to wait."""
 LEAVE_WITHIN: Final = 4.0
 """Seconds after SIGTERM until the process ends, whatever it is waiting for."""
 LONGEST_PAUSE: Final = 900
 """Seconds until a message comes again whose source cannot be reached."""
-
-
-class Ending(StrEnum):
-    """What becomes of a message."""
-
-    DONE = "done"
-    AGAIN = "again"
-    BROKEN = "broken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,33 +112,34 @@ def _carry(ports: Engine, body: str) -> _Carried:
 
 
 class Ingress:
-    """The process's loop over one queue."""
+    """The process's loop over one queue; `leaving` ends it."""
 
-    def __init__(self, ports: Engine, calls: Calls, *, options: Options) -> None:
-        self._ports = ports
+    def __init__(self, queue: str, carry: Carry, calls: Calls, *, options: Options, polls: Polls, leaving: threading.Event) -> None:
+        self._queue = queue
+        self._carry = carry
         self._calls = calls
         self._options = options
-        self._polls = Polls(options.health_file)
-        self.leaving = threading.Event()
+        self._polls = polls
+        self.leaving = leaving
 
     def run(self) -> None:
         """Takes messages until it is told to leave; errors of SQS are ridden out with a bounded back-off."""
-        self._polls.watch(ARRIVALS)
-        log.info("ingress takes arrivals")
+        self._polls.watch(self._queue)
+        log.info("ingress takes %s", self._queue)
         while not self.leaving.is_set():
             try:
-                messages = self._calls.receive(ARRIVALS, BATCH)
+                messages = self._calls.receive(self._queue, BATCH)
             except CALL_ERRORS as error:
-                failures = self._polls.failed(ARRIVALS)
+                failures = self._polls.failed(self._queue)
                 pause = backoff(self._options, failures)
-                log.warning("the queue of arrivals does not answer", extra={"error": described(error), "pause": round(pause, 1)})
+                log.warning("the queue of %s does not answer", self._queue, extra={"error": described(error), "pause": round(pause, 1)})
                 self.leaving.wait(pause)
                 continue
-            self._polls.heard(ARRIVALS)
+            self._polls.heard(self._queue)
             self._settle(messages)
 
     def _settle(self, messages: Sequence[MessageTypeDef]) -> None:
-        endings = carry_arrivals(self._ports, [message.get("Body", "") for message in messages])
+        endings = self._carry([message.get("Body", "") for message in messages])
         done = [m["ReceiptHandle"] for m, ending in zip(messages, endings, strict=True) if ending is Ending.DONE]
         pauses: dict[int, list[str]] = {}
         for message, ending in zip(messages, endings, strict=True):
@@ -148,9 +147,9 @@ class Ingress:
                 pauses.setdefault(self._pause(message), []).append(message["ReceiptHandle"])
         try:
             if done:
-                self._calls.delete(ARRIVALS, done)
+                self._calls.delete(self._queue, done)
             for seconds, receipts in pauses.items():
-                self._calls.hide(ARRIVALS, receipts, seconds=seconds)
+                self._calls.hide(self._queue, receipts, seconds=seconds)
         except CALL_ERRORS as error:
             # They come again after the visibility timeout and find their rows.
             log.warning("messages could not be settled", extra={"error": described(error)})
@@ -166,18 +165,20 @@ def main() -> int:
     settings = Settings()
     log_to_stderr(settings.log_level)
     options = Options(
-        queue_urls={ARRIVALS: queue_url(ARRIVALS, base=settings.queue_base, prefix=settings.prefix)},
+        queue_urls={name: queue_url(name, base=settings.queue_base, prefix=settings.prefix) for name in (ARRIVALS, REQUESTS)},
         region=settings.region,
         endpoint_url=settings.sqs_endpoint or settings.aws_endpoint,
         visibility_timeout=settings.arrival_visibility,
         wait_time_seconds=min(settings.poll_wait, WAIT),
         health_file=None if settings.health_file is None else str(settings.health_file),
     )
-    ingress = Ingress(engine(), Calls(options), options=options)
+    ports, calls, polls, leaving = engine(), Calls(options), Polls(options.health_file), threading.Event()
+    arrivals = Ingress(ARRIVALS, partial(carry_arrivals, ports), calls, options=options, polls=polls, leaving=leaving)
+    requests = Ingress(REQUESTS, partial(carry_requests, ports), calls, options=options, polls=polls, leaving=leaving)
 
     def leave(_number: int, _frame: object) -> None:
-        if not ingress.leaving.is_set():
-            ingress.leaving.set()
+        if not leaving.is_set():
+            leaving.set()
             # Nothing is lost by it: what is not deleted comes again.
             last = threading.Timer(LEAVE_WITHIN, os._exit, (0,))
             last.daemon = True
@@ -185,7 +186,10 @@ def main() -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, leave)
-    ingress.run()
+    beside = threading.Thread(target=requests.run, name="requests", daemon=True)
+    beside.start()
+    arrivals.run()
+    beside.join()
     return 0
 
 
