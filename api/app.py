@@ -20,6 +20,7 @@ from api.health import Readiness, health
 from api.operation import MAX_BODY, Parts, Send, View
 from api.partitions import partitions
 from api.transfers import transfers
+from api.webhooks import webhooks
 from eft.domain.names import display
 from eft.ports import Engine
 from eft.telemetry import context
@@ -98,6 +99,6 @@ def create_app(engine: Engine, send: Send, auth: AuthSettings, *, two_person: bo
     def leave(_error: BaseException | None) -> None:
         g.log_context.close()
 
-    for blueprint in (endpoints, flows, transfers, partitions, health, docs):
+    for blueprint in (endpoints, flows, transfers, webhooks, partitions, health, docs):
         app.register_blueprint(blueprint)
     return app

@@ -45,6 +45,8 @@ class Scope(StrEnum):
     FLOWS_WRITE = "flows:write"
     TRANSFERS_READ = "transfers:read"
     TRANSFERS_WRITE = "transfers:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
     OPERATOR = "operator"
     """For what concerns all tenants."""
 

@@ -26,6 +26,7 @@ TAGS: Final = {
     "endpoints": "Where files live. Onboard one with its credential, test it, pin its host keys.",
     "flows": "Standing orders: which files go from where to where, when, and how.",
     "transfers": "Files on their way: submit, follow, cancel, re-drive.",
+    "webhooks": "Who is told of what happens, by signed requests; what could not be delivered.",
     "partitions": "For operators: which region has which slice of the work, and moving it.",
     "health": "For load balancers and container platforms.",
 }

@@ -29,7 +29,7 @@ from deploy.local.sftp import PasswordSftpServer, SftpAccount, SftpServer
 
 Pool = Literal["threads", "prefork"]
 
-SCOPES: Final = ("endpoints:read", "endpoints:write", "flows:read", "flows:write", "transfers:read", "transfers:write")
+SCOPES: Final = tuple(f"{what}:{may}" for what in ("endpoints", "flows", "transfers", "webhooks") for may in ("read", "write"))
 """What a customer's token allows."""
 TOKEN_LIFE: Final = timedelta(hours=12)
 FIGURES: Final[Mapping[str, str]] = {

@@ -19,6 +19,8 @@ SCOPES: Final = (
     "endpoints:write",
     "flows:read",
     "flows:write",
+    "webhooks:read",
+    "webhooks:write",
     "transfers:read",
     "transfers:write",
 )
