@@ -20,6 +20,7 @@ PARTITIONS = 64
 """Never changes: a row's partition is stored, and a new count would move none of them."""
 TOKEN_SUFFIX = ".part"
 _ID = re.compile(r"[0-9a-f]{32}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FIELD = re.compile(r"\{([a-z_]+)(?::([^{}]*))?\}")
 
 
@@ -39,7 +40,7 @@ def remote_path(raw: bytes | str) -> RemotePath:
         raise _invalid(text, "is empty")
     if any(c in {".", ".."} for c in components):
         raise _invalid(text, "contains a '.' or '..' component")
-    if any(ord(ch) < 0x20 or ord(ch) == 0x7F for ch in text):  # noqa: PLR2004 - ASCII control range
+    if _CONTROL.search(text):
         raise _invalid(text, "contains a control character")
     if any(len(c.encode()) > MAX_COMPONENT for c in components):
         raise _invalid(text, f"has a component longer than {MAX_COMPONENT} bytes")

@@ -99,12 +99,12 @@ class Selection(Frozen):
         if self.max_depth is not None and path.count("/") > self.max_depth:
             return False
         name = path.rpartition("/")[2]
-        if any(_compiled(translate(glob)).match(path if "/" in glob else name) for glob in self.exclude) or self.is_marker(name):
+        if any(_compiled(glob).match(path if "/" in glob else name) for glob in self.exclude) or self.is_marker(name):
             return False
         if self.regex is not None:
             return _regex(self.regex).fullmatch(path) is not None
         glob = self.glob or "*"
-        return _compiled(translate(glob)).match(path if "/" in glob else name) is not None
+        return _compiled(glob).match(path if "/" in glob else name) is not None
 
     def is_marker(self, name: str) -> bool:
         """Returns whether a file's name is that of a done-marker, which is never taken itself."""
@@ -167,5 +167,5 @@ def _said(error: Exception) -> str:
 
 
 @lru_cache(maxsize=512)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
+def _compiled(glob: str) -> re.Pattern[str]:
+    return re.compile(translate(glob))

@@ -128,6 +128,11 @@ def landing(aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Landin
     own = aws.fresh()
     for name, value in own.environment.items():
         monkeypatch.setenv(name, value)
+    return landing_on(own, tmp_path)
+
+
+def landing_on(own: Aws, directory: Path) -> Landing:
+    """Returns one on these tables and queues, whose environment this process has."""
     bucket = own.bucket()
     watch_bucket(own.session(), bucket, own.resources.queue_urls["arrivals"], endpoint_url=own.url)
     prefix, staging = own.resources.prefix, own.resources.staging_bucket
@@ -147,7 +152,7 @@ def landing(aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Landin
         created=now,
     )
     engine.registry.add_flow(flow)
-    return Landing(own, tmp_path, bucket, engine, flow)
+    return Landing(own, directory, bucket, engine, flow)
 
 
 def test_objects_become_transfers_once(landing: Landing) -> None:
