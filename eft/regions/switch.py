@@ -195,9 +195,13 @@ def _compare_intents(engine: Engine, peer: Peer, number: int, region_epoch: int)
     one is written off, so that it neither stands in the way of a next attempt nor is recovered after a later promotion.
     """
     own, here = peer.own, engine.ownership.region
+    tokens = {intent.transfer: intent.token for intent in own.intents(number)}
     for intent in peer.table.intents(number):
+        if intent.abandoned or tokens.get(intent.transfer) == intent.token:
+            continue
+        # Once more, for what was announced since.
         ours = own.intent(intent.transfer)
-        if intent.abandoned or (ours is not None and ours.token == intent.token):
+        if ours is not None and ours.token == intent.token:
             continue
         theirs = _row(peer.ledger, intent.transfer)
         _learn(engine, theirs, region_epoch=region_epoch)
@@ -224,9 +228,11 @@ def _tell_everything(engine: Engine, peer: Peer, number: int, region_epoch: int)
     told = {entry.transfer: entry for entry in own.journals(number, open_only=False)}
     for transfer, text in moving.items():
         told.setdefault(transfer, JournalEntry(partition=number, transfer=transfer, row=text))
+    heard = {intent.transfer: (intent.token, intent.abandoned) for intent in peer.table.intents(number)}
     for intent in own.intents(number):
-        # Under the present era, or the peer's gate would be against it.
-        peer.table.intend(intent.model_copy(update={"region_epoch": region_epoch}), home=here, mode=None)
+        if heard.get(intent.transfer) != (intent.token, intent.abandoned):
+            # Under the present era, or the peer's gate would be against it.
+            peer.table.intend(intent.model_copy(update={"region_epoch": region_epoch}), home=here, mode=None)
         closed = intent.transfer not in moving
         told.setdefault(intent.transfer, JournalEntry(partition=number, transfer=intent.transfer, row=intent.row, closed=closed))
     known = peer.table.journalled(list(told))
