@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from eft import __version__
-from eft.cli import endpoint, flow, region, stack, token, transfer
+from eft.cli import endpoint, flow, region, stack, token, transfer, webhook
 from eft.cli.failure import EXIT_CODES, ExitCode, Failure, examples
 from eft.cli.output import Output, tell
 from eft.cli.profiles import DEFAULT_PROFILE
@@ -62,6 +62,7 @@ app = typer.Typer(
 app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(flow.app, name="flow")
 app.add_typer(transfer.app, name="transfer")
+app.add_typer(webhook.app, name="webhook")
 app.add_typer(region.app, name="region")
 app.command(
     "token",

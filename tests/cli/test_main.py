@@ -47,6 +47,7 @@ def test_the_commands_are_those_promised() -> None:
         *(f"endpoint {verb}" for verb in ("add sftp", "add s3", "test", "pin", "rotate", "list", "show", "remove")),
         *(f"flow {verb}" for verb in ("add", "run", "list", "show", "plan", "next", "backfill", "pause", "resume", "remove")),
         *(f"transfer {verb}" for verb in ("submit", "watch", "list", "show", "redrive", "cancel", "decide")),
+        *(f"webhook {verb}" for verb in ("add", "list", "show", "remove", "test", "rotate", "deliveries", "resend")),
         *(f"region {verb}" for verb in ("status", "drain", "undrain", "hand-over", "promote", "solo", "rejoin", "confirm")),
         *("token", "up", "demo", "version"),
     }
