@@ -101,5 +101,6 @@ def _rest(work: Work, transfer: Transfer, error: EftError) -> None:
     before = work.transfer
     work.save(transfer.to(resting, now=work.now(), reason=error.reason, error=str(error), by=work.slice.worker))
     log.warning("%s", resting, extra={"transfer": transfer.id, "reason": error.reason, "error": str(error)})
-    if resting is State.DEAD:
+    if resting is State.DEAD or before.commit is None:
+        # What is held without a token keeps no path from others.
         release_paths(work.engine, before, delivered=False)

@@ -39,7 +39,8 @@ def _begin(work: Work, source: Source, file: RemoteFile, staging: Sink) -> Uploa
     transfer = work.transfer
     work.engine.ownership.standing(transfer.partition, begin=True)
     attempt = transfer.attempt + 1
-    path = remote_path(f"{transfer.tenant}/{transfer.id}/{attempt}")
+    # Staging buckets replicate to each other: what another era staged of the same transfer has another name.
+    path = remote_path(f"{transfer.tenant}/{transfer.id}/{transfer.region_epoch}.{attempt}")
     token = staging.mint(path, token=path, transfer=transfer.id, size=file.size, create_directories=True)
     upload = new_upload(work.engine, transfer, staging, size=file.size, token=token, path=path)
     work.enter(

@@ -18,14 +18,20 @@ SIDECAR_LIMIT = 4096
 
 
 def look_at_source(work: Work, source: Source, file: RemoteFile) -> RemoteFile:
-    """Returns the source as it is, which for a transfer discovered before must be the version that was accepted.
+    """Returns the source as it is, which for a transfer discovered before must be the version that was accepted; or its staged copy.
 
     Raises:
-        Permanent: `source_changed`, on a first journey; Undecidable: the same on a re-driven one; NotFound: `source_missing`.
+        Permanent: `source_changed`, on a first journey; Undecidable: the same on a re-driven one, or of a staged copy;
+        NotFound: `source_missing`.
     """
     transfer = work.transfer
     found = source.stat(file.path)
-    if transfer.fingerprint is None or transfer.staged is not None:
+    if transfer.staged is not None:
+        if not found.fingerprint.matches(file.fingerprint):
+            msg = f"the object at '{file.path}' in the staging bucket is not the copy that was staged"
+            raise Undecidable(msg, reason="source_changed")
+        return file
+    if transfer.fingerprint is None:
         return found
     if not found.fingerprint.matches(transfer.fingerprint):
         msg = f"'{file.path}' is not the version that was accepted"

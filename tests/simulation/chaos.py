@@ -39,7 +39,7 @@ class Story:
         self._calm_down()
         if self._settle():
             for number in range(ROUNDS):
-                play.desk.look(all_of_them=True, patient=number < 2)
+                play.desk.look(all_of_them=True, patient=number < 2, weary=number == ROUNDS - 1)
                 if not self._settle():
                     return
             self._find_the_rest()
@@ -176,8 +176,9 @@ class Story:
         if len(self.play.regions) == 1:
             return True
         home = self.play.home(number)
-        known = {row.id for row in home.ledger.rows()}
-        return all(entry.transfer in known for entry in home.table.entries.values() if entry.partition == number and not entry.closed)
+        known = {row.id for row in home.ledger.rows()} | {one for one, entry in home.table.entries.items() if entry.closed}
+        entries = [entry for region in self.play.regions for entry in region.table.entries.values()]
+        return all(entry.transfer in known for entry in entries if entry.partition == number and not entry.closed)
 
     def _find_the_rest(self) -> None:
         """Each flow runs once more: what was listed before is known, and what was missed is found."""
@@ -185,5 +186,5 @@ class Story:
         for flow in play.flows:
             play.fire_by_hand(flow)
         if self._settle():
-            play.desk.look(all_of_them=True, patient=False)
+            play.desk.look(all_of_them=True, patient=False, weary=True)
             self._settle()

@@ -91,17 +91,17 @@ class Desk:
 
         kernel.spawn(f"api{self.play.number()}@{region.name[7:11]}", region.name, serve)
 
-    def look(self, *, all_of_them: bool = False, patient: bool = True) -> None:
-        """An operator takes up what rests and can go on; one who is not patient re-drives nothing that is held."""
+    def look(self, *, all_of_them: bool = False, patient: bool = True, weary: bool = False) -> None:
+        """An operator takes up what rests and can go on; one who is not patient re-drives nothing held, one who is weary tries no more."""
         for region in self.play.regions:
             if not region.alive:
                 continue
             for row in region.ledger.rows():
                 rests = row.elsewhere is None and row.state in {State.HELD, State.DEAD} and self.play.home(row.partition) is region
                 if rests and (all_of_them or self.play.kernel.random.random() < 0.5):
-                    self._take_up(region, row, patient=patient)
+                    self._take_up(region, row, patient=patient, weary=weary)
 
-    def _take_up(self, region: Region, row: Transfer, *, patient: bool) -> None:
+    def _take_up(self, region: Region, row: Transfer, *, patient: bool, weary: bool) -> None:
         kernel, truth = self.play.kernel, self.play.truth
         if row.state is State.HELD and row.reason == "no_evidence" and self.play.books.may_be_solo(row.partition):
             # Nobody decides what an isolated region may be deciding too: rejoin comes first.
@@ -113,7 +113,7 @@ class Desk:
                 self._send(region, operate.redrive(region.engine, TENANT, row.id, "operator"))
                 return
             # The operator has called the receiver, and says what the receiver said.
-            missing = Decision.DELIVER if roll < 0.7 else Decision.ABANDON
+            missing = Decision.DELIVER if roll < 0.7 and not weary else Decision.ABANDON
             word = Decision.ACCEPT if truth.appeared(row.id) else missing
             truth.words[row.id].add(word.value)
             self._send(region, decide(region.engine, TENANT, row.id, word, by="operator", why="asked the receiver"))

@@ -90,3 +90,28 @@ def test_a_copy_within_one_endpoint_passes_its_own_probe(world: World) -> None:
         world.limits.failed("s3-a", reason="unreachable")
     transfer = world.submit("s3-a", "s3-a")
     assert world.until_rest(transfer).state is State.SETTLED
+
+
+def test_a_staged_copy_is_delivered_as_it_was_staged(world: World) -> None:
+    """Whatever has taken its place in the staging bucket is not delivered in its name: a person decides."""
+    world.server("sftp-a").put("in/a.bin", b"x" * 2000)
+    transfer = world.submit("sftp-a", "sftp-b")
+    (again,) = world.deliver_message(world.queue.popleft())
+    staged = world.ledger.load(transfer.id).staged
+    assert staged is not None
+    world.stores.staging_server.put(staged.path, b"another's bytes")
+    world.queue.append(again)
+    row = world.until_rest(transfer)
+    assert (row.state, row.reason, world.server("sftp-b").finals()) == (State.HELD, "source_changed", {})
+
+
+def test_what_is_held_without_a_token_keeps_no_path(world: World) -> None:
+    """A re-driven transfer whose source has changed waits for a person; another one may have its destination meanwhile."""
+    world.server("s3-b").put("out/a.bin", b"another's")
+    world.run(world.flow("sftp-a", "s3-b"))
+    (transfer,) = world.ledger.rows()
+    assert transfer.reason == "destination_exists"
+    world.server("sftp-a").put("in/a.bin", b"changed")
+    redrive(world.engine, TENANT, transfer.id, "op")
+    assert world.until_rest(transfer).state is State.HELD
+    assert world.ledger.holder("s3-b", "out/a.bin") is None

@@ -479,8 +479,23 @@ def test_what_an_operator_abandoned_is_not_taken_up_by_the_next_home(pair: Pair)
     server.watch = lambda label: server.files.clear() if label == "commit:before" else None
     assert home.until_rest(transfer).reason == "token_gone"
     server.watch = lambda _: None
-    home.engine.ownership.forget = lambda transfer: None  # type: ignore[method-assign]  # noqa: ARG005 - the port names it
+    home.engine.ownership.forget = lambda transfer: None  # type: ignore[method-assign]
     decide(home.engine, TENANT, transfer.id, Decision.ABANDON, by="op", why="not needed")
     promote(other.engine, number, ORDER, old_home_may_be_solo=False)
     work_on(other, number)
     assert (other.ledger.rows(), appeared(home)) == ([], 0)
+
+
+def test_two_regions_that_stage_the_same_transfer_do_not_overwrite_each_others_copy(pair: Pair) -> None:
+    """Their staging buckets replicate to each other: what a fenced home staged last lies beside what the new home delivers."""
+    number, home, other = home_of(pair, "sftp-b")
+    home.server("s3-a").put("in/large.bin", b"x" * 2000)
+    transfer = home.submit("s3-a", "sftp-b", path="in/large.bin", staging=True)
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    other.queue += adopt(other.engine, number)
+    for world in (home, other):
+        world.deliver_message(world.queue.popleft())
+    first, second = (world.ledger.load(transfer.id).staged for world in (home, other))
+    assert first is not None
+    assert second is not None
+    assert first.path != second.path
