@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -114,6 +114,15 @@ class Announcement(Told):
     """When it happened."""
     tenant: str
     data: Annotated[TransferTold | FlowTold | WebhookTold, Field(discriminator="kind")]
+
+
+def schema() -> dict[str, Any]:
+    """Returns the JSON schema of announcements, which `docs/events.schema.json` holds for readers."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:eft:event:{FORM}",
+        **Announcement.model_json_schema(mode="serialization"),
+    }
 
 
 def milestones(transfer: Transfer) -> list[tuple[EventType, Event]]:
