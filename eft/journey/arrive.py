@@ -9,18 +9,21 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from dataclasses import dataclass
+from datetime import timedelta
 
 from eft.domain.arrival import Arrived
 from eft.domain.endpoint import Endpoint, S3Endpoint
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow
-from eft.domain.names import RemotePath, display, is_token, remote_path
+from eft.domain.names import RemotePath, display, is_token, partition_of, remote_path
 from eft.domain.transfer import Transfer
 from eft.errors import EftError, Permanent, Transient
 from eft.journey.accept import found_id, found_transfer, put_on_record, refuse_unpinned, refused_transfer
 from eft.ports import Engine
 
 log = logging.getLogger(__name__)
+LISTED_AFTER = timedelta(minutes=1, seconds=1)
+"""From the beginning of the minute in which something arrived for a flow that must list to know what is finished."""
 Seen = RemoteFile | RefusedName
 
 
@@ -56,6 +59,9 @@ def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
     seen: dict[tuple[str, str], Seen] = {}
     for flow, source, below in wanted:
         try:
+            if _needs_listing(flow):
+                _list_soon(engine, flow, counts)
+                continue
             if (source.tenant, source.id) not in seen:
                 seen[source.tenant, source.id] = _look(engine, source, below)
             created += _create(engine, flow, source, seen[source.tenant, source.id], counts)
@@ -77,7 +83,25 @@ def _wanted(flow: Flow, source: S3Endpoint, key: str) -> str | None:
     rest = below[len(directory) :]
     if not rest or ("/" in rest and not selection.recursive):
         return None
-    return below if selection.names(rest) else None
+    beside = flow.policy.sidecar or selection.is_marker(rest.rpartition("/")[2])
+    return below if beside or selection.names(rest) else None
+
+
+def _needs_listing(flow: Flow) -> bool:
+    """Returns whether an object alone does not say that it is finished."""
+    stability = flow.selection.stability
+    return stability.looks > 1 or stability.done_marker is not None or flow.policy.sidecar
+
+
+def _list_soon(engine: Engine, flow: Flow, counts: Counter[str]) -> None:
+    """Fires the flow for all that arrives within this minute, at its end: the sweep sends it then."""
+    begun = engine.clock.now().replace(second=0, microsecond=0)
+    fired = engine.ledger.fire(
+        flow, at=begun + LISTED_AFTER, name=f"now-{begun:%Y%m%dT%H%M%S}-arrived", partition=partition_of(flow.tenant, flow.destination)
+    )
+    counts["to_be_listed"] += 1
+    if fired:
+        log.info("the source is listed soon", extra={"tenant": flow.tenant, "flow": flow.id})
 
 
 def _look(engine: Engine, source: S3Endpoint, below: str) -> Seen:

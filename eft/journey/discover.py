@@ -76,7 +76,7 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     if pause is not None:
         return [*messages, Message(step=Step.DISCOVER, ids=(fire_id,), delay=pause)]
     engine.ledger.fire_done(flow, name=name, outcome=dict(counts))
-    log.info("discovered", extra={"tenant": tenant, "flow": flow_id, "files": dict(counts)})
+    log.info("discovered", extra={"tenant": tenant, "flow": flow_id, "fire": name, "files": dict(counts)})
     return messages
 
 

@@ -32,7 +32,8 @@ from eft.domain.transfer import Transfer
 from eft.errors import Transient
 from eft.journey.messages import Message
 from tasks import ingress
-from tasks.ingress import Ending, carry_arrivals
+from tasks.endings import Ending
+from tasks.ingress import carry_arrivals
 from tests.fakes import FakeLedger
 from tests.servers import Aws
 from tests.tasks.test_ingress import TENANT, landing_on

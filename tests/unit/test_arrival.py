@@ -254,3 +254,33 @@ def test_the_fingerprint_of_an_event_is_that_of_a_listing() -> None:
     """The version id does not enter a transfer's id."""
     seen = Fingerprint(size=3, etag="e", version="v1")
     assert seen.key() == Fingerprint(size=3, etag="e").key()
+
+
+@pytest.mark.parametrize("asked", [{"stability": {"done_marker": "{name}.done"}}, {"stability": {"looks": 2, "apart": "PT1S"}}])
+def test_a_flow_that_waits_for_more_than_an_object_is_listed_at_the_end_of_the_minute(asked: dict[str, object]) -> None:
+    """A file without its marker is not taken; all that arrives within a minute makes one listing."""
+    world = World()
+    flow = _waiting(world, **asked)
+    for key in ("in/a.csv", "in/a.csv.done", "in/b.csv"):
+        world.server("s3-a").put(key, b"abc")
+    assert _arrive(world, "in/a.csv", "in/a.csv.done", "in/b.csv") == {"to_be_listed": 3}
+    assert world.ledger.rows() == []
+    assert len(world.ledger.fires(flow, limit=9)) == 1
+    world.sweep(after=timedelta(minutes=2))
+    world.drain()
+    taken = {"out/a.csv"} if "done_marker" in str(asked) else {"out/a.csv", "out/a.csv.done", "out/b.csv"}
+    assert set(world.server("sftp-b").finals()) == taken
+
+
+def test_a_sidecar_that_arrives_makes_a_listing() -> None:
+    """And the file is taken with it."""
+    world = World()
+    flow = _waiting(world)
+    policy = flow.policy.model_copy(update={"sidecar": True})
+    world.registry.change_flow(flow.model_copy(update={"policy": policy, "revision": flow.revision + 1}))
+    world.server("s3-a").put("in/a.csv", b"1")
+    world.server("s3-a").put("in/a.csv.sha256", b"6b86b273ff34fce19d6b804eff5a3f5747ada4eaa22f1d49c01e52ddb7875b4b")
+    assert _arrive(world, "in/a.csv.sha256") == {"to_be_listed": 1}
+    world.sweep(after=timedelta(minutes=2))
+    world.drain()
+    assert world.server("sftp-b").finals() == {"out/a.csv": b"1"}
