@@ -257,6 +257,7 @@ class LocalStack:
                 "EFT_JWKS": str(self.identity.jwks),
                 "EFT_FLOWER_AUTH": f"{FLOWER_USER}:{self.flower_password}",
                 "EFT_FLOWER_PORT": str(self._flower_port),
+                "EFT_WEBHOOKS_TO_LOOPBACK": "true",
             }
             | ({"EFT_REDIS_URL": self.redis.url} if self.monitored else {})
             | self.figures
