@@ -11,6 +11,7 @@ from eft.errors import Conflict, LostOwnership, Permanent, Transient
 from eft.journey.held import Decision, decide
 from eft.journey.messages import next_message
 from eft.journey.operate import cancel, redrive, run_flow
+from eft.journey.upkeep import expire_staging
 from eft.regions.adoption import adopt
 from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo, undrain
 from tests.crashes import watch
@@ -484,6 +485,25 @@ def test_what_an_operator_abandoned_is_not_taken_up_by_the_next_home(pair: Pair)
     promote(other.engine, number, ORDER, old_home_may_be_solo=False)
     work_on(other, number)
     assert (other.ledger.rows(), appeared(home)) == ([], 0)
+
+
+def test_a_replica_is_kept_as_long_as_the_other_region_needs_the_copy(pair: Pair) -> None:
+    """A region that has no row of a transfer asks the other before it removes what was staged there, and keeps what it cannot ask for."""
+    _, home, other = home_of(pair, "sftp-b")
+    home.server("s3-a").put("in/large.bin", b"x" * 2000)
+    transfer = home.submit("s3-a", "sftp-b", path="in/large.bin", staging=True)
+    (again,) = home.deliver_message(home.queue.popleft())
+    ours, replicas = (world.stores.staging_server for world in (home, other))
+    replicas.files |= ours.files
+    replicas.versions |= ours.versions
+    pair.west.clock.advance(SMALL.staging_retention * 2)
+    assert expire_staging(other.engine) == 0
+    home.queue.append(again)
+    assert home.until_rest(transfer).state is State.SETTLED
+    pair.link.cut = True
+    assert expire_staging(other.engine) == 0
+    pair.link.cut = False
+    assert expire_staging(other.engine) == 1
 
 
 def test_two_regions_that_stage_the_same_transfer_do_not_overwrite_each_others_copy(pair: Pair) -> None:
