@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from socket import socket
@@ -64,8 +64,8 @@ class Script:
         self._in = b""
         self._out: deque[bytes] = deque()
 
-    def send(self, held: Bytes, *, until: float) -> None:
-        self._in += bytes(held)
+    def send(self, pieces: Sequence[Bytes], *, until: float) -> None:
+        self._in += b"".join(pieces)
         while len(self._in) >= 4 and len(self._in) >= 4 + int.from_bytes(self._in[:4], "big"):
             end = 4 + int.from_bytes(self._in[:4], "big")
             whole, self._in = self._in[4:end], self._in[end:]
@@ -82,7 +82,7 @@ class Script:
                 if answered is not None:
                     self._out.append(answered)
 
-    def receive(self, *, until: float) -> bytes:
+    def receive(self, wanted: int, *, until: float) -> bytes:
         if not self._out:
             raise TimeoutError
         held = self._out.popleft()

@@ -17,7 +17,7 @@ import paramiko
 
 from eft.adapters.sftp.keys import private_key
 from eft.adapters.sftp.login import EVERY_HOST_KEY, authenticate, check_host_key, greet, pinned_algorithms, set_policy
-from eft.adapters.sftp.pipe import PACKETIZER, PatientSocket, open_pipe
+from eft.adapters.sftp.pipe import PatientSocket, new_transport, open_pipe
 from eft.adapters.sftp.session import Session
 from eft.domain.endpoint import Credential, HostKey, SftpEndpoint
 from eft.errors import EftError, Permanent, Transient
@@ -99,7 +99,7 @@ def reach(endpoint: SftpEndpoint, patience: Patience) -> tuple[PatientSocket, pa
         Permanent: `host_invalid`.
     """
     held = dial(endpoint, resolve(endpoint, patience), patience)
-    transport = paramiko.Transport(held, packetizer_class=PACKETIZER)
+    transport = new_transport(held)
     set_policy(transport, patience=patience.login)
     return held, transport
 

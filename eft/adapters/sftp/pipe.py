@@ -1,24 +1,32 @@
 """The bytes under the SFTP packets: a TCP socket that gives up on a stuck peer, and paramiko's channel as a pipe.
 
-Only paramiko's public interface is used. A faster pipe or packetizer replaces `open_pipe` and `PACKETIZER`, nothing else.
+There are three pipes. `BurstPipe` is the fast one: packets sealed in bursts (`packets.py`), received without being moved. `FlowPipe`
+receives like that and sends through paramiko's public `Channel.send`; it serves where AES-GCM is not agreed on. `ChannelPipe`
+uses nothing but paramiko's public interface. Which of them this process has is found out once (`fit.py`, ADR 0010).
 """
 
 from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import paramiko
-from paramiko.packet import Packetizer
 
+from eft.adapters.sftp.fit import Footing, footing
+from eft.adapters.sftp.inflow import Inflow
+from eft.adapters.sftp.packets import BURST, BURST_PACKETS, LARGEST_SEALED, Burst, GcmPacketizer
 from eft.ports import Bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 WINDOW = 1 << 24
 """Bytes that a server may send ahead. 2 MiB would cap a 50 ms path at 34 MB/s; 2^27 makes paramiko move its buffer all the time."""
 LARGEST_MESSAGE = 1 << 18
 """Bytes that a server may send in one SSH message; OpenSSH sends 32 KiB whatever is allowed."""
-PACKETIZER: type[Packetizer] | None = None
-"""None is paramiko's own."""
 
 
 class PatientSocket(socket.socket):
@@ -49,34 +57,30 @@ class PatientSocket(socket.socket):
 class ChannelPipe:
     """A paramiko channel as a `wire.Pipe`."""
 
-    def __init__(self, channel: paramiko.Channel) -> None:
+    def __init__(self, transport: paramiko.Transport, channel: paramiko.Channel) -> None:
+        self._transport = transport
         self._channel = channel
 
-    def send(self, held: Bytes, *, until: float) -> None:
+    def send(self, pieces: Sequence[Bytes], *, until: float) -> None:
         """Sends all bytes."""
-        rest = memoryview(held)
+        rest = memoryview(b"".join(pieces))
         while rest:
             self._wait_until(until)
-            try:
+            with _cuts_named():
                 sent = self._channel.send(rest)  # type: ignore[arg-type] # any buffer will do
-            except (EOFError, paramiko.SSHException) as error:
-                raise ConnectionResetError from error
-            except TimeoutError:
-                raise
-            except OSError as error:
-                raise ConnectionResetError from error
             if not sent:
                 raise ConnectionResetError
             rest = rest[sent:]
 
-    def receive(self, *, until: float) -> bytes:
+    def receive(self, wanted: int, *, until: float) -> Bytes:  # noqa: ARG002 - the port's
         """Returns what is there, at least one byte."""
+        # All at once: paramiko moves what it keeps to the front of its buffer.
+        return self._take(WINDOW, until)
+
+    def _take(self, size: int, until: float) -> Bytes:
         self._wait_until(until)
-        try:
-            # All at once: paramiko moves what it keeps to the front of its buffer.
-            received = self._channel.recv(WINDOW)
-        except (EOFError, paramiko.SSHException) as error:
-            raise ConnectionResetError from error
+        with _cuts_named():
+            received = self._channel.recv(size)
         if not received:
             raise ConnectionResetError
         return received
@@ -88,6 +92,58 @@ class ChannelPipe:
         self._channel.settimeout(left)
 
 
+class FlowPipe(ChannelPipe):
+    """Receives without moving bytes: the channel's buffer is replaced before anything can have arrived."""
+
+    def __init__(self, transport: paramiko.Transport, channel: paramiko.Channel) -> None:
+        super().__init__(transport, channel)
+        channel.in_buffer = Inflow()  # type: ignore[assignment]
+
+    def receive(self, wanted: int, *, until: float) -> Bytes:
+        """Waits for the `wanted` bytes and returns as many of them as lie together."""
+        return self._take(wanted, until)
+
+
+class BurstPipe(FlowPipe):
+    """Sends several packets at once, each sealed from the caller's own buffers."""
+
+    def send(self, pieces: Sequence[Bytes], *, until: float) -> None:
+        """Sends all bytes."""
+        packetizer = self._transport.packetizer
+        if not (isinstance(packetizer, GcmPacketizer) and packetizer.seals_bursts):
+            super().send(pieces, until=until)
+            return
+        size = sum(len(piece) for piece in pieces)
+        rest = memoryview(b"".join(pieces)) if size < LARGEST_SEALED or len(pieces) > BURST_PACKETS else None
+        queue = [rest] if rest is not None else [memoryview(piece) for piece in pieces]
+        while size:
+            self._wait_until(until)
+            with _cuts_named():
+                sizes = self._grants(size)
+                self._transport._send_user_message(Burst(self._channel.remote_chanid, queue, sizes))  # type: ignore[attr-defined] # noqa: SLF001 - ADR 0010
+            size -= sum(sizes)
+            queue = _after(queue, sum(sizes)) if size else []
+
+    def _grants(self, size: int) -> list[int]:
+        """Returns the sizes of the packets that the server's window lets out now, waiting for the first one."""
+        channel = self._channel
+        grants: list[int] = []
+        granted = 0
+        with channel.lock:
+            while granted < min(size, BURST) and len(grants) < BURST_PACKETS and (not grants or channel.out_window_size):
+                grant = channel._wait_for_send_window(min(size - granted, BURST - granted, LARGEST_SEALED))  # type: ignore[attr-defined] # noqa: SLF001 - ADR 0010
+                if not grant:
+                    raise ConnectionResetError
+                grants.append(grant)
+                granted += grant
+        return grants
+
+
+def new_transport(held: PatientSocket) -> paramiko.Transport:
+    """Returns a transport on a connected socket that has sent nothing yet."""
+    return paramiko.Transport(held, packetizer_class=GcmPacketizer if footing() is Footing.PACKETS else None)
+
+
 def open_pipe(transport: paramiko.Transport, *, patience: float) -> ChannelPipe:
     """Opens a session channel with the SFTP subsystem on an authenticated transport.
 
@@ -96,5 +152,28 @@ def open_pipe(transport: paramiko.Transport, *, patience: float) -> ChannelPipe:
         paramiko.SSHException: it opens one without SFTP.
     """
     channel = transport.open_session(window_size=WINDOW, max_packet_size=LARGEST_MESSAGE, timeout=patience)
+    pipe = {Footing.PUBLIC: ChannelPipe, Footing.FLOW: FlowPipe, Footing.PACKETS: BurstPipe}[footing()](transport, channel)
     channel.invoke_subsystem("sftp")
-    return ChannelPipe(channel)
+    return pipe
+
+
+@contextmanager
+def _cuts_named() -> Iterator[None]:
+    """Whatever paramiko makes of a connection that is gone is a ConnectionError."""
+    try:
+        yield
+    except TimeoutError:
+        raise
+    except (EOFError, paramiko.SSHException, OSError) as error:
+        raise ConnectionResetError from error
+
+
+def _after(pieces: Sequence[memoryview], size: int) -> list[memoryview]:
+    """Returns what is left of the pieces without their first `size` bytes."""
+    left: list[memoryview] = []
+    for piece in pieces:
+        gone = min(size, len(piece))
+        size -= gone
+        if gone < len(piece):
+            left.append(piece[gone:])
+    return left

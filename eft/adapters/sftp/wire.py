@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -88,11 +89,11 @@ class Pipe(Protocol):
         ConnectionError: the stream is cut.
     """
 
-    def send(self, held: Bytes, *, until: float) -> None:
-        """Sends all bytes; they may be reused afterwards."""
+    def send(self, pieces: Sequence[Bytes], *, until: float) -> None:
+        """Sends all bytes of the pieces, in order; they may be reused afterwards."""
 
-    def receive(self, *, until: float) -> bytes:
-        """Returns at least one byte, waiting for it."""
+    def receive(self, wanted: int, *, until: float) -> Bytes:
+        """Returns at least one byte, waiting for it; a pipe may wait for the `wanted` ones, and may return more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ class Wire:
         Raises:
             Transient: `protocol_error` when the other side speaks no SFTP, or only a version before 3.
         """
-        self._send(struct.pack(">IBI", 5, Kind.INIT, 3))
+        self._send([struct.pack(">IBI", 5, Kind.INIT, 3)])
         reply = self._receive_packet()
         if reply.kind != Kind.VERSION or reply.uint32() < 3:  # noqa: PLR2004 - the version spoken here
             raise self.broke("the other side does not speak SFTP version 3", reason="protocol_error")
@@ -282,11 +283,11 @@ class Wire:
     def _flush(self) -> None:
         if self._queued:
             queued, self._queued, self._queued_size = self._queued, [], 0
-            self._send(b"".join(queued))
+            self._send(queued)
 
-    def _send(self, held: Bytes) -> None:
+    def _send(self, pieces: Sequence[Bytes]) -> None:
         try:
-            self._pipe.send(held, until=time.monotonic() + self._patience)
+            self._pipe.send(pieces, until=time.monotonic() + self._patience)
         except TimeoutError:
             raise self._stalled(self._patience) from None
         except ConnectionError:
@@ -312,14 +313,18 @@ class Wire:
 
     def _exactly(self, size: int, *, until: float) -> memoryview:
         rest = self._rest
+        if not rest:
+            rest = memoryview(self._pipe.receive(size, until=until))
         if len(rest) >= size:
             self._rest = rest[size:]
             return rest[:size]
         whole = memoryview(bytearray(size))
         got = len(rest)
         whole[:got] = rest
+        # Whoever keeps a buffer of the pipe's keeps it from being used again.
+        self._rest = rest = memoryview(b"")
         while got < size:
-            received = memoryview(self._pipe.receive(until=until))
+            received = memoryview(self._pipe.receive(size - got, until=until))
             fits = min(len(received), size - got)
             whole[got : got + fits] = received[:fits]
             got += fits

@@ -1,0 +1,392 @@
+"""SSH packets under AES-GCM, a few at a time and without copies: what paramiko's own packetizer does in ten copies a packet.
+
+A `GcmPacketizer` stands in for paramiko's through `Transport(packetizer_class=…)`. Until AES-GCM is agreed on, and where it never
+is, paramiko's own code does the work. Nothing here reads or writes attributes that paramiko keeps private to a class; which of
+its other parts are leaned on is tried out before the first use (`fit.py`, ADR 0010). Formats: RFC 4253, section 6, and RFC 5647,
+section 7, as OpenSSH's `aes128-gcm@openssh.com` has them: the length goes in clear and is authenticated.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from paramiko.message import Message
+from paramiko.packet import NeedRekeyException, Packetizer
+
+from eft.adapters.sftp.inflow import Piece
+from eft.ports import Bytes
+
+if TYPE_CHECKING:
+    from socket import socket
+
+ARENA = 2 << 20
+"""Bytes of one buffer that packets are opened into, one after the other."""
+ARENAS_KEPT = 8
+"""Buffers of a connection that wait to be used again."""
+INBOX = 1 << 19
+"""Bytes that are taken from the socket at a time, at most; twice the largest packet that a server may send."""
+LARGEST_PACKET = INBOX - 64
+"""Bytes of one packet, all counted; an arena takes any."""
+BURST = 1 << 18
+"""Bytes of payload that are sealed before they are sent."""
+BURST_PACKETS = 16
+LARGEST_SEALED = 1 << 17
+"""Bytes of payload in one packet of a burst, where the server allows so many."""
+CHANNEL_DATA = 94
+HEADER = 10
+"""Bytes before the payload of a data packet: padding length, type, channel, payload length."""
+TAG = 16
+BLOCK = 16
+SPARE = 64
+"""More than a packet has beside its payload."""
+
+
+class Arrived:
+    """A data message, or several of one channel that came together; with as much of paramiko's Message as its channel asks for."""
+
+    __slots__ = ("channel", "piece", "seqno")
+
+    def __init__(self, channel: int, piece: Piece) -> None:
+        self.channel = channel
+        self.piece = piece
+        self.seqno = 0
+
+    def get_int(self) -> int:
+        """Returns the channel's number; Transport asks once, for the first field."""
+        return self.channel
+
+    def get_binary(self) -> Piece:
+        """Returns the payload, for `Inflow.feed`."""
+        return self.piece
+
+
+class Burst:
+    """Payload for one channel that leaves as several packets, sealed one by one and sent at once."""
+
+    def __init__(self, channel: int, pieces: Sequence[Bytes], sizes: Sequence[int]) -> None:
+        """Takes the receiver's channel number, the bytes, and how many of them go into each packet."""
+        self.channel = channel
+        self.pieces = pieces
+        self.sizes = sizes
+
+    def messages(self) -> list[Message]:
+        """Returns the packets' messages as paramiko has them."""
+        whole = memoryview(b"".join(self.pieces))
+        made: list[Message] = []
+        for size in self.sizes:
+            message = Message()
+            message.add_byte(bytes((CHANNEL_DATA,)))
+            message.add_int(self.channel)
+            message.add_string(bytes(whole[:size]))
+            made.append(message)
+            whole = whole[size:]
+        return made
+
+
+class GcmPacketizer(Packetizer):
+    """A `paramiko.packet.Packetizer`. One thread reads; any may send."""
+
+    REKEY_BYTES = 1 << 30
+    """RFC 4253, section 9."""
+
+    def __init__(self, held: socket) -> None:
+        super().__init__(held)
+        self._socket = held
+        self._opener: AESGCM | None = None
+        self._sealer: AESGCM | None = None
+        self._opener_salt = self._sealer_salt = b""
+        self._opener_count = self._sealer_count = 0
+        self._sending = threading.RLock()
+        self._seen = 0
+        self._received = self._received_packets = self._ignored = 0
+        self._sent = self._sent_packets = 0
+        self._inbox = bytearray()
+        self._inbox_view = self._opened = memoryview(b"")
+        self._from = self._to = 0
+        """Where in the inbox what has not been opened yet begins and ends."""
+        self._arena = bytearray()
+        self._view = memoryview(b"")
+        self._filled = 0
+        self._retired: list[bytearray] = []
+        self._held: tuple[int, Any] | None = None
+        self._plain = self._sealed = memoryview(b"")
+
+    @property
+    def seals_bursts(self) -> bool:
+        """Whether AES-GCM is agreed on for what is sent."""
+        return self._sealer is not None
+
+    # -- what Transport tells ----------------------------------------------------------------------------------------
+
+    def set_inbound_cipher(self, **keys: Any) -> None:  # type: ignore[override] # noqa: ANN401 - as Transport names them
+        """Goes over to new keys for what is received.
+
+        Raises:
+            paramiko.SSHException: a server that had agreed on AES-GCM wants something else.
+        """
+        super().set_inbound_cipher(**keys)
+        if not keys["aead"]:
+            _never_back(self._opener)
+            return
+        self._received = self._received_packets = self._ignored = 0
+        self._opener, self._opener_salt, self._opener_count = _gcm(keys["block_engine"], keys["iv_in"])
+        if not self._inbox:
+            self._inbox = bytearray(INBOX)
+            self._inbox_view = memoryview(self._inbox)
+            self._opened = memoryview(bytearray(INBOX))
+
+    def set_outbound_cipher(self, **keys: Any) -> None:  # type: ignore[override] # noqa: ANN401 - as Transport names them
+        """Goes over to new keys for what is sent.
+
+        Raises:
+            paramiko.SSHException: a server that had agreed on AES-GCM wants something else.
+        """
+        with self._sending:
+            super().set_outbound_cipher(**keys)
+            if not keys["aead"]:
+                _never_back(self._sealer)
+                return
+            self._sent = self._sent_packets = 0
+            self._sealer, self._sealer_salt, self._sealer_count = _gcm(keys["block_engine"], keys["iv_out"])
+            if not self._sealed:
+                self._plain = memoryview(bytearray(LARGEST_SEALED + SPARE))
+                self._sealed = memoryview(bytearray(BURST + BURST_PACKETS * SPARE))
+
+    def reset_seqno_in(self) -> None:
+        """Counts received packets from 0."""
+        super().reset_seqno_in()
+        self._seen = 0
+
+    # -- receiving ---------------------------------------------------------------------------------------------------
+
+    def read_message(self) -> tuple[int, Any]:
+        """Returns the type of the next message and the message; payload of one channel that came together comes as one.
+
+        Raises:
+            paramiko.SSHException: a packet is malformed or not authentic.
+            EOFError: the connection is closed.
+            NeedRekeyException: keys are to be exchanged, and nothing comes.
+        """
+        if self._opener is None:
+            self._seen += 1
+            return super().read_message()
+        if self._held is not None:
+            held, self._held = self._held, None
+            return held
+        while not self._whole_packet():
+            self._receive()
+        kind, message = self._open()
+        if kind == CHANNEL_DATA:
+            while self._whole_packet() and not self.need_rekey():
+                following = self._open()
+                more = following[1]
+                if following[0] != CHANNEL_DATA or more.channel != message.channel or more.piece.view is not message.piece.view:
+                    self._held = following
+                    break
+                message.piece.end = more.piece.end
+        return kind, message
+
+    def _whole_packet(self) -> bool:
+        """Returns whether the inbox begins with all of a packet."""
+        held = self._to - self._from
+        if held <= 4:  # noqa: PLR2004 - the length's own bytes
+            return False
+        size = int.from_bytes(self._inbox[self._from : self._from + 4], "big")
+        if not BLOCK <= size <= LARGEST_PACKET - 4 - TAG or size % BLOCK:
+            raise paramiko.SSHException("a packet of an impossible length")
+        return held >= 4 + size + TAG
+
+    def _receive(self) -> None:
+        """Takes what the socket has, waiting for it."""
+        if self._from == self._to:
+            self._from = self._to = 0
+        elif INBOX - self._to < INBOX // 4:
+            left = self._to - self._from
+            self._inbox_view[:left] = self._inbox_view[self._from : self._to]
+            self._from, self._to = 0, left
+        while not (size := self._take()):
+            if self.closed:
+                raise EOFError
+            if self.need_rekey():
+                raise NeedRekeyException
+            self._check_keepalive()  # type: ignore[attr-defined]
+        self._to += size
+
+    def _take(self) -> int:
+        """Returns how many bytes came; 0 if none did for as long as the socket waits."""
+        if self.handshake_timed_out():
+            raise EOFError
+        try:
+            size = self._socket.recv_into(self._inbox_view[self._to :])
+        except TimeoutError:
+            return 0
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                return 0
+            raise (EOFError() if self.closed else error) from None
+        if not size:
+            raise EOFError
+        return size
+
+    def _open(self) -> tuple[int, Any]:
+        """Opens the packet at the beginning of the inbox and puts its payload directly behind the last one's in the arena.
+
+        Opened in place, its header would for a moment stand where somebody may be reading already.
+        """
+        inbox, begin, opened = self._inbox_view, self._from, self._opened
+        size = int.from_bytes(self._inbox[begin : begin + 4], "big")
+        end = begin + 4 + size + TAG
+        nonce = self._opener_salt + self._opener_count.to_bytes(8, "big")
+        try:
+            self._opener.decrypt_into(nonce, inbox[begin + 4 : end], inbox[begin : begin + 4], opened[:size])  # type: ignore[union-attr]
+        except InvalidTag:
+            raise paramiko.SSHException("a packet is not authentic") from None
+        self._opener_count += 1
+        self._from = end
+        self._count_received(size + 4 + TAG)
+        padding, kind = opened[0], opened[1]
+        payload = size - padding
+        if padding < 4 or payload < 2:  # noqa: PLR2004 - least padding; a type at least
+            raise paramiko.SSHException("a packet with impossible padding")
+        message: Any
+        if kind == CHANNEL_DATA:
+            length = int.from_bytes(opened[6:HEADER], "big")
+            if length != payload - HEADER:
+                raise paramiko.SSHException("a data message of another length than its packet")
+            message = Arrived(int.from_bytes(opened[2:6], "big"), self._keep(opened[HEADER:payload]))
+        else:
+            message = Message(bytes(opened[2:payload]))
+        message.seqno = self._seen
+        self._seen = (self._seen + 1) & 0xFFFFFFFF
+        return kind, message
+
+    def _keep(self, payload: memoryview) -> Piece:
+        start, end = self._filled, self._filled + len(payload)
+        if end > len(self._view):
+            self._change_arena()
+            start, end = 0, len(payload)
+        self._view[start:end] = payload
+        self._filled = end
+        return Piece(self._view, start, end)
+
+    def _change_arena(self) -> None:
+        """Goes over to an arena that nobody looks into any more, or to a new one."""
+        self._view = memoryview(b"")
+        if self._arena:
+            self._retired.append(self._arena)
+        self._arena = _unused(self._retired) or bytearray(ARENA)
+        del self._retired[:-ARENAS_KEPT]
+        self._view = memoryview(self._arena)
+
+    def _count_received(self, size: int) -> None:
+        self._received += size
+        self._received_packets += 1
+        if self.need_rekey():
+            self._ignored += size
+            if self._ignored >= self.REKEY_BYTES_OVERFLOW_MAX:
+                raise paramiko.SSHException("the server ignores that keys are to be exchanged")
+        elif self._received >= self.REKEY_BYTES or self._received_packets >= self.REKEY_PACKETS:
+            self._ignored = 0
+            self._trigger_rekey()  # type: ignore[attr-defined]
+
+    # -- sending -----------------------------------------------------------------------------------------------------
+
+    def send_message(self, data: Message | Burst) -> None:
+        """Sends a message of paramiko's, or a Burst.
+
+        Raises:
+            EOFError: the connection is closed.
+        """
+        with self._sending:
+            if isinstance(data, Burst):
+                if self._sealer is not None:
+                    self._send_burst(data)
+                    return
+                for message in data.messages():
+                    super().send_message(message)
+            elif self._sealer is None:
+                super().send_message(data)
+            else:
+                self._send_one(data.asbytes())
+
+    def _send_one(self, payload: bytes) -> None:
+        size = len(payload)
+        plain, sealed = self._plain, self._sealed
+        if size > LARGEST_SEALED:
+            plain, sealed = memoryview(bytearray(size + SPARE)), memoryview(bytearray(size + SPARE))
+        plain[1 : 1 + size] = payload
+        self._send_sealed(sealed, self._seal(plain, size, sealed, os.urandom(BLOCK + 4)), packets=1)
+
+    def _send_burst(self, burst: Burst) -> None:
+        plain, sealed, filled = self._plain, self._sealed, 0
+        rest = deque(memoryview(piece) for piece in burst.pieces)
+        padding = os.urandom(BLOCK + 4)
+        plain[1] = CHANNEL_DATA
+        plain[2:6] = burst.channel.to_bytes(4, "big")
+        for size in burst.sizes:
+            plain[6:HEADER] = size.to_bytes(4, "big")
+            at, end = HEADER, HEADER + size
+            while at < end:
+                piece = rest[0]
+                fits = min(len(piece), end - at)
+                plain[at : at + fits] = piece[:fits]
+                at += fits
+                if fits == len(piece):
+                    rest.popleft()
+                else:
+                    rest[0] = piece[fits:]
+            filled += self._seal(plain, HEADER - 1 + size, sealed[filled:], padding)
+        self._send_sealed(sealed, filled, packets=len(burst.sizes))
+
+    def _seal(self, plain: memoryview, payload: int, sealed: memoryview, padding: bytes) -> int:
+        """Seals the packet whose payload begins at `plain[1]` and returns how many bytes of `sealed` it takes."""
+        count = 3 + BLOCK - (payload + 4) % BLOCK
+        size = 1 + payload + count
+        plain[0] = count
+        plain[1 + payload : size] = padding[:count]
+        length = size.to_bytes(4, "big")
+        sealed[:4] = length
+        nonce = self._sealer_salt + self._sealer_count.to_bytes(8, "big")
+        self._sealer.encrypt_into(nonce, plain[:size], length, sealed[4 : 4 + size + TAG])  # type: ignore[union-attr]
+        self._sealer_count += 1
+        return 4 + size + TAG
+
+    def _send_sealed(self, sealed: memoryview, size: int, *, packets: int) -> None:
+        self.write_all(sealed[:size])
+        self._sent += size
+        self._sent_packets += packets
+        if (self._sent >= self.REKEY_BYTES or self._sent_packets >= self.REKEY_PACKETS) and not self.need_rekey():
+            self._ignored = 0
+            self._trigger_rekey()  # type: ignore[attr-defined]
+
+
+def _gcm(engine: AESGCM, iv: bytes) -> tuple[AESGCM, bytes, int]:
+    """Returns the cipher, the part of the nonces that stays, and their first count (RFC 5647, section 7.1)."""
+    return engine, iv[:4], int.from_bytes(iv[4:], "big")
+
+
+def _never_back(engine: AESGCM | None) -> None:
+    if engine is not None:
+        # paramiko's count of packets stood still meanwhile, and other ciphers need it.
+        raise paramiko.SSHException("the server goes back behind AES-GCM")
+
+
+def _unused(arenas: list[bytearray]) -> bytearray | None:
+    """Takes one of the arenas that no view looks into: only then can a bytearray change its size."""
+    for index, arena in enumerate(arenas):
+        try:
+            arena.pop()
+        except BufferError:
+            continue
+        arena.append(0)
+        del arenas[index]
+        return arena
+    return None
