@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, SecretStr, StringCons
 
 from api.keys import check_private_key
 from api.schemas.base import Asked, Directory, Host, Line, Shown, printable
-from eft.domain.endpoint import Credential, HostKey, RenameMode
+from eft.domain.endpoint import Bandwidth, Credential, HostKey, RenameMode
 
 MAX_KEYS = 20
 
@@ -82,6 +82,8 @@ class SftpFields(Asked):
     rename: RenameMode = RenameMode.AUTO
     max_connections: int = Field(default=8, ge=1, le=256)
     """Connections at once, across all workers."""
+    bandwidth: tuple[Bandwidth, ...] = Field(default=(), max_length=20)
+    """Times of day in which less may pass, all transfers together."""
 
 
 class S3Fields(Asked):
@@ -96,6 +98,8 @@ class S3Fields(Asked):
     kms_key: str | None = Field(default=None, max_length=2048, pattern=r"^[\w:/-]+$")
     endpoint_url: str | None = Field(default=None, max_length=2048, pattern=r"^https?://[^\s/?#@]+/?$")
     max_connections: int = Field(default=8, ge=1, le=256)
+    bandwidth: tuple[Bandwidth, ...] = Field(default=(), max_length=20)
+    """Times of day in which less may pass, all transfers together."""
 
 
 class SftpEndpointNew(SftpFields):
@@ -143,6 +147,7 @@ class EndpointFields(Shown):
     id: str
     name: str
     max_connections: int
+    bandwidth: tuple[Bandwidth, ...]
     has_credential: bool
     revision: int
     created: AwareDatetime

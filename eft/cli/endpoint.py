@@ -9,6 +9,7 @@ import typer
 
 from eft.cli import host_keys
 from eft.cli.amounts import shown_moment
+from eft.cli.bandwidth import Windows, windows_of, windows_words
 from eft.cli.credentials import (
     AccessKeyId,
     AskPassword,
@@ -67,6 +68,7 @@ def add_sftp(
         Literal["auto", "posix", "plain"] | None, typer.Option("--rename", help="How a delivered file gets its name. [default: auto]")
     ] = None,
     max_connections: MaxConnections = None,
+    bandwidth: Windows = None,
     test: TestFlag = True,
     as_json: JsonFlag = False,
 ) -> None:
@@ -98,7 +100,14 @@ def add_sftp(
         "host_keys": pinned,
         "credential": credential,
     }
-    _onboard(session_of(ctx), api, out, body=_with(body, rename=rename, max_connections=max_connections), pins=pins or (), test=test)
+    _onboard(
+        session_of(ctx),
+        api,
+        out,
+        body=_with(body, rename=rename, max_connections=max_connections, bandwidth=windows_of(bandwidth)),
+        pins=pins or (),
+        test=test,
+    )
 
 
 @add.command(
@@ -122,6 +131,7 @@ def add_s3(
     secret_stdin: SecretStdin = False,
     secret_file: SecretFile = None,
     max_connections: MaxConnections = None,
+    bandwidth: Windows = None,
     test: TestFlag = True,
     as_json: JsonFlag = False,
 ) -> None:
@@ -130,7 +140,13 @@ def add_s3(
     credential = s3_credential(session_of(ctx), access_key_id=access_key_id, secret_stdin=secret_stdin, secret_file=secret_file)
     body: dict[str, object] = {"kind": "s3", "name": name, "bucket": bucket, "region": region, "prefix": prefix}
     body = _with(
-        body, role_arn=role_arn, kms_key=kms_key, endpoint_url=endpoint_url, credential=credential, max_connections=max_connections
+        body,
+        role_arn=role_arn,
+        kms_key=kms_key,
+        endpoint_url=endpoint_url,
+        credential=credential,
+        max_connections=max_connections,
+        bandwidth=windows_of(bandwidth),
     )
     _onboard(session_of(ctx), api, out, body=body, pins=(), test=test)
 
@@ -356,7 +372,8 @@ def _readiness(endpoint: JsonObject) -> str:
 def _show(out: Output, endpoint: JsonObject) -> None:
     shown = [("id", endpoint["id"]), ("name", endpoint["name"]), ("address", address(endpoint))]
     others = ("region", "role_arn", "kms_key", "endpoint_url", "rename", "max_connections", "has_credential", "revision")
-    out.pairs([*shown, *((name, endpoint[name]) for name in others if name in endpoint), ("created", shown_moment(endpoint["created"]))])
+    shown += [(name, endpoint[name]) for name in others if name in endpoint]
+    out.pairs([*shown, ("bandwidth", windows_words(endpoint)), ("created", shown_moment(endpoint["created"]))])
     if endpoint["kind"] == "sftp":
         host_keys.show(out, endpoint["host_keys"], endpoint=endpoint)
 

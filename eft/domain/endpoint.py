@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AwareDatetime, Field, SecretStr, field_validator
 
+from eft.domain.frozen import Frozen
 from eft.domain.names import directory_path
+from eft.domain.windows import Bandwidth
 
-
-class Frozen(BaseModel):
-    """A value: immutable, and unknown fields are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+__all__ = [
+    "Bandwidth",
+    "Credential",
+    "Endpoint",
+    "EndpointFields",
+    "Frozen",
+    "HostKey",
+    "RenameMode",
+    "S3Endpoint",
+    "SecretRef",
+    "SftpEndpoint",
+]
 
 
 class SecretRef(Frozen):
@@ -74,10 +84,17 @@ class EndpointFields(Frozen):
     name: str = Field(min_length=1, max_length=120)
     max_connections: int = Field(default=8, ge=1, le=256)
     """Connections at once, across all workers."""
+    bandwidth: tuple[Bandwidth, ...] = Field(default=(), max_length=20)
+    """Times of day in which less may pass; outside them nothing bounds it."""
     secret: SecretRef | None = None
     revision: int = 1
     """Rises with every change; the ETag of the API."""
     created: AwareDatetime
+
+    def bytes_per_second(self, now: datetime) -> int | None:
+        """Returns how much may pass now, by the narrowest window that is on; None if nothing bounds it."""
+        rates = (one.bytes_per_second for one in self.bandwidth if one.end_after(now, one.timezone) is not None)
+        return min(rates, default=None)
 
 
 class SftpEndpoint(EndpointFields):

@@ -11,18 +11,10 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from eft.domain.calendar import check_holidays, is_holiday
-from eft.domain.endpoint import Frozen
+from eft.domain.frozen import Frozen
+from eft.domain.windows import WEEK, Blackout, Weekday, Zone
 
 DAYS_AT_MOST = 1000
-
-
-def _known_zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (KeyError, ValueError, OSError):
-        msg = f"no time zone is named '{value}'; use an IANA name such as Europe/Berlin"
-        raise ValueError(msg) from None
-    return value
 
 
 def _five_fields(value: str) -> str:
@@ -37,7 +29,6 @@ def _five_fields(value: str) -> str:
     return value
 
 
-Zone = Annotated[str, AfterValidator(_known_zone)]
 CronText = Annotated[str, AfterValidator(_five_fields)]
 
 
@@ -47,21 +38,6 @@ class Misfire(StrEnum):
     SKIP = "skip"
     ONCE = "once"
     ALL = "all"
-
-
-class Weekday(StrEnum):
-    """A day of the week."""
-
-    MON = "mon"
-    TUE = "tue"
-    WED = "wed"
-    THU = "thu"
-    FRI = "fri"
-    SAT = "sat"
-    SUN = "sun"
-
-
-WEEK = tuple(Weekday)
 
 
 class Calendar(Frozen):
@@ -82,57 +58,6 @@ class Calendar(Frozen):
         if WEEK[day.weekday()] not in self.weekdays or day in self.closed:
             return False
         return self.holidays is None or not is_holiday(self.holidays, day)
-
-
-class Span(Frozen):
-    """A time without fires, once."""
-
-    kind: Literal["span"] = "span"
-    begin: AwareDatetime
-    end: AwareDatetime
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.begin >= self.end:
-            msg = "begins before it ends"
-            raise ValueError(msg)
-        return self
-
-    def end_after(self, at: datetime, zone: str) -> datetime | None:  # noqa: ARG002 - as Daily
-        """Returns when it ends, if an instant lies in it."""
-        return self.end if self.begin <= at < self.end else None
-
-
-class Daily(Frozen):
-    """A time of day without fires, in the schedule's time zone; one that ends before it begins goes over midnight."""
-
-    kind: Literal["daily"] = "daily"
-    begin: time
-    end: time
-    weekdays: tuple[Weekday, ...] = Field(default=WEEK, min_length=1)
-    """Days on which it begins."""
-
-    @model_validator(mode="after")
-    def _some_time_is_left(self) -> Self:
-        if self.begin == self.end or self.begin.tzinfo or self.end.tzinfo:
-            msg = "begins and ends at two different times of day, without an offset"
-            raise ValueError(msg)
-        return self
-
-    def end_after(self, at: datetime, zone: str) -> datetime | None:
-        """Returns when it ends, if an instant lies in it."""
-        local = at.astimezone(ZoneInfo(zone))
-        clock, today, over_midnight = local.time(), WEEK[local.weekday()], self.begin > self.end
-        if today in self.weekdays and self.begin <= clock and (over_midnight or clock < self.end):
-            day = local.date() + timedelta(days=over_midnight)
-        elif over_midnight and WEEK[local.weekday() - 1] in self.weekdays and clock < self.end:
-            day = local.date()
-        else:
-            return None
-        return datetime.combine(day, self.end, tzinfo=ZoneInfo(zone)).astimezone(UTC)
-
-
-Blackout = Annotated[Span | Daily, Field(discriminator="kind")]
 
 
 class Schedule(Frozen):

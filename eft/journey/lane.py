@@ -14,6 +14,7 @@ from eft.journey.copying import copy_parts, current_upload
 from eft.journey.messages import Message, next_message
 from eft.journey.opening import both_ends
 from eft.journey.outcome import after_error
+from eft.journey.pacing import Pace
 from eft.journey.work import Slice, Work
 from eft.ports import Bytes, Due, Engine
 
@@ -86,6 +87,7 @@ def _copy(lane: _Lane) -> list[Message]:
     done = engine.ledger.parts(transfer.id, attempt=upload.attempt)
     missing = [upload.plan.part(n) for n in lane.numbers if n not in done]
     if missing:
+        pace = Pace(engine, transfer, lane.slice)
         with both_ends(engine, transfer) as (source, file, sink):
             try:
                 copy_parts(
@@ -96,7 +98,7 @@ def _copy(lane: _Lane) -> list[Message]:
                     lane.slice.parts(missing),
                     fresh=False,
                     tally=Tally(),
-                    kept=lane.kept,
+                    kept=lambda chunks: pace.kept(lane.kept(chunks)),
                     record=lane.record,
                 )
             except SliceOver:

@@ -11,6 +11,7 @@ from eft.domain.transfer import Step, Transfer, Upload
 from eft.errors import Permanent, Undecidable
 from eft.journey.copying import copy_parts, digest
 from eft.journey.messages import Message
+from eft.journey.pacing import Pace
 from eft.journey.work import Work
 from eft.ports import Engine, Sink, Source
 
@@ -94,6 +95,7 @@ def bring_parts(
 
     missing = [plan.part(n) for n in range(1, plan.count + 1) if n not in done]
     if missing:
+        pace = Pace(engine, transfer, work.slice)
         copy_parts(
             source,
             file,
@@ -102,7 +104,7 @@ def bring_parts(
             work.slice.parts(missing),
             fresh=fresh,
             tally=tally,
-            kept=work.kept,
+            kept=lambda chunks: pace.kept(work.kept(chunks)),
             record=record,
         )
     return done, tally.sha256(plan.size)

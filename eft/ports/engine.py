@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -78,5 +80,7 @@ class Engine:
     tuning: Tuning = field(default_factory=Tuning)
     peer: Peer | None = None
     """None where one region is configured."""
+    pause: Callable[[float], None] = time.sleep
+    """Lets seconds pass."""
     announcing: Announcing | None = None
     """None where nobody is ever told of anything."""

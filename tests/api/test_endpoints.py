@@ -79,6 +79,7 @@ def test_onboard_sftp(acme: Client, world: World, private_key: Callable[..., str
         "host_keys": [{**ED25519, "fingerprint": HostKey(**ED25519).fingerprint}],
         "rename": "plain",
         "max_connections": 3,
+        "bandwidth": [],
         "has_credential": True,
         "revision": 1,
         "created": "2025-01-06T09:00:00Z",
@@ -563,3 +564,15 @@ def test_pin_races(acme: Client, world: World) -> None:
     problem(acme.post(f"{PATH}/sftp-a/host-keys", {"host_keys": [OTHER]}), 412, "revision_differs")
     world.registry.trip("change_endpoint", changed)
     problem(acme.post(f"{PATH}/sftp-a/host-keys", {"host_keys": [OTHER]}, If_Match='"2"'), 412, "revision_differs")
+
+
+def test_bandwidth(acme: Client, world: World) -> None:
+    """Windows by time of day are kept, shown and changed; one that cannot work is refused with its field."""
+    window = {"begin": "08:00:00", "end": "18:00:00", "timezone": "Europe/Berlin", "bytes_per_second": 1 << 20}
+    base = f"{PATH}/s3-a"
+    shown = acme.patch(base, {"bandwidth": [window]}, If_Match="*").get_json()
+    assert [{name: one[name] for name in window} for one in shown["bandwidth"]] == [window]
+    assert world.registry.endpoint("acme", "s3-a").bandwidth[0].bytes_per_second == 1 << 20
+    told = problem(acme.patch(base, {"bandwidth": [{**window, "bytes_per_second": 5}]}, If_Match="*"), 422, "request_invalid")
+    assert fields(told) == ["/bandwidth/0/bytes_per_second"]
+    assert acme.patch(base, {"bandwidth": None}, If_Match="*").get_json()["bandwidth"] == []

@@ -242,3 +242,14 @@ def test_what_is_wrong_is_told_by_field(desk: Desk) -> None:
     problem = json.loads(desk.run(*words, "--json").stderr)
     assert problem["errors"][0]["field"] == "/bucket"
     assert problem["exit_code"] == 2
+
+
+def test_takes_bandwidth_windows(desk: Desk) -> None:
+    """They arrive and are shown in words; what is none is a usage error."""
+    words = ("endpoint", "add", "s3", "slow", "--bucket", "slow-bucket", "--region", "us-gov-west-1", "--no-test")
+    made = desk.json(*words, "--bandwidth", "08:00-18:00=10MiB@Europe/Berlin", "--bandwidth", "22:00-04:00=1GiB")
+    rates = [one.bytes_per_second for one in desk.world.registry.endpoint("acme", made["endpoint"]["id"]).bandwidth]
+    assert rates == [10 << 20, 1 << 30]
+    shown = desk.run("endpoint", "show", "slow").stdout
+    assert "10.0 MiB/s from 08:00 to 18:00 Europe/Berlin, 1.0 GiB/s from 22:00 to 04:00 UTC" in shown
+    assert desk.run(*words, "--bandwidth", "all day").exit_code == 2

@@ -257,7 +257,7 @@ def test_the_fingerprint_of_an_event_is_that_of_a_listing() -> None:
 
 
 @pytest.mark.parametrize("asked", [{"stability": {"done_marker": "{name}.done"}}, {"stability": {"looks": 2, "apart": "PT1S"}}])
-def test_a_flow_that_waits_for_more_than_an_object_is_listed_at_the_end_of_the_minute(asked: dict[str, object]) -> None:
+def test_a_flow_that_waits_for_more_than_an_object_is_listed_at_the_end_of_the_minute(asked: dict[str, Any]) -> None:
     """A file without its marker is not taken; all that arrives within a minute makes one listing."""
     world = World()
     flow = _waiting(world, **asked)

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from eft.domain.flow import Arrival, Cron, Flow, Interval, Manual, Misfire, Once
 from eft.domain.instants import spoken
 from eft.domain.schedule import ALL_AT_MOST, coming_fires, deadlines, due_times, offset, quiet_until
-from eft.domain.trigger import WEEK, Calendar, Daily, Expected, Span
+from eft.domain.trigger import Calendar, Expected
+from eft.domain.windows import WEEK, Daily, Span
 
 NOW = datetime(2025, 4, 1, 12, 0, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
