@@ -78,6 +78,8 @@ def _appearances(play: Play) -> Iterator[str]:
         if seen.transfer not in rows:
             yield f"{seen.transfer} appeared at {seen.endpoint}:{seen.path} and is nowhere"
             continue
+        if play.truth.given_up.get(seen.token, seen.at) < seen.at:
+            yield f"{seen.transfer} appeared by a token that had been given up"
         row = rows[seen.transfer][0][1]
         versions = play.truth.versions[row.source.endpoint, row.source.path]
         known = [version for version in versions if version.data == seen.data]

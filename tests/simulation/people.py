@@ -116,7 +116,10 @@ class Desk:
             missing = Decision.DELIVER if roll < 0.7 and not weary else Decision.ABANDON
             word = Decision.ACCEPT if truth.appeared(row.id) else missing
             truth.words[row.id].add(word.value)
-            self._send(region, decide(region.engine, TENANT, row.id, word, by="operator", why="asked the receiver"))
+            decided = decide(region.engine, TENANT, row.id, word, by="operator", why="asked the receiver")
+            if row.commit is not None and decided.state in {State.ACCEPTED, State.STAGED, State.CANCELLED}:
+                truth.given_up.setdefault(row.commit.token, kernel.now)
+            self._send(region, decided)
 
         def served() -> None:
             try:

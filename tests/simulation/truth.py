@@ -63,6 +63,8 @@ class Truth:
     """Decisions that an operator gave for a transfer."""
     cancelled: dict[str, int] = field(default_factory=dict)
     """Transfers that a customer was told to be cancelled, and when."""
+    given_up: dict[str, int] = field(default_factory=dict)
+    """Tokens that an operator was told to be consumed, and when."""
     disposed: list[tuple[str, str, bytes]] = field(default_factory=list)
     """Server, path and bytes of source files that our side removed for good."""
     violations: list[str] = field(default_factory=list)
