@@ -70,6 +70,7 @@ lock: $(VENV)/.installed ## Compile the locks anew (UPGRADE=--upgrade to take ne
 	$(LOCK) pyproject.toml --group dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --constraints requirements/dev.txt --output-file requirements/run.txt
 	$(LOCK) --group emulator --output-file requirements/emulator.txt
+	$(LOCK) --group bench --output-file requirements/bench.txt
 
 # The long proofs. Each ends with one line of figures, and with exit status 0 only if nothing was lost or duplicated (docs/proof).
 .PHONY: model
@@ -91,6 +92,23 @@ soak: setup ## Move files for MINUTES=n (5) while workers die, stop, and lose th
 .PHONY: drill
 drill: setup ## Switch, fail, cut and rejoin two regions under traffic, RUNS=n (20) times (SCENE=name plays one kind, SEED=n the same dice)
 	$(BIN)/python -m tests.drill --runs $(or $(RUNS),20) $(if $(SCENE),--scene $(SCENE)) $(if $(SEED),--seed $(SEED))
+
+# Side by side with what users would pick instead; writes docs/bench (machine, figures, ratios, what is missed).
+.PHONY: bench
+bench: $(VENV)/.bench ## Measure the whole engine against rclone, lftp, sftp and Airflow's way (ten minutes); writes docs/bench
+	$(BIN)/python -m tests.bench usual $(if $(ONLY),--only '$(ONLY)')
+
+.PHONY: bench-quick
+bench-quick: $(VENV)/.bench ## Measure the first row against rclone, within 90 seconds; writes .local/bench
+	$(BIN)/python -m tests.bench quick --into .local/bench
+
+.PHONY: bench-full
+bench-full: $(VENV)/.bench ## Measure each workload in each direction at 0, 20 and 100 ms (hours); ONLY=words takes some rows
+	$(BIN)/python -m tests.bench full $(if $(ONLY),--only '$(ONLY)')
+
+.PHONY: bench-scale
+bench-scale: $(VENV)/.bench ## Measure 1, 2 and 4 workers against distant servers, and simulate fleets of up to 1,000
+	$(BIN)/python -m tests.bench scale
 
 .PHONY: clean
 clean: ## Remove the environments, caches and local state
@@ -132,4 +150,10 @@ $(STANDINS)/.installed: requirements/emulator.txt $(VENV)/.tooled
 # Servers that no Python package carries. Missing ones are named, not insisted on: the stack has stand-ins for them.
 $(VENV)/.system: requirements/system.sh | $(VENV)/.created
 	@bash $<
+	@touch $@
+
+# What the benchmarks compare with. Missing programs are named, and their rows are marked as not measured.
+$(VENV)/.bench: requirements/bench.txt requirements/bench.sh | setup
+	$(call install,$(VENV),$<)
+	@bash requirements/bench.sh
 	@touch $@

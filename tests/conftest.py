@@ -7,7 +7,7 @@ import pytest
 
 TESTS: Final = Path(__file__).parent
 MARKED: Final = frozenset({"contract", "crash", "e2e"})
-SPEAKS: Final = MARKED | {"drill", "killpoints", "local", "simulation", "soak", "tasks"}
+SPEAKS: Final = MARKED | {"bench", "counting", "drill", "killpoints", "local", "simulation", "soak", "tasks"}
 STACK: Final = frozenset({"crash", "drill", "e2e", "killpoints", "soak"})
 """Folders whose tests start the whole stack, or load the machine: they run one after the other."""
 

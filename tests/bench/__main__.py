@@ -1,0 +1,126 @@
+"""`python -m tests.bench quick|usual|full|scale`: side by side, interleaved, medians; writes docs/bench/latest.json and latest.svg.
+
+Exit status 0 if everything could be measured, whether or not a minimum was reached: figures are judged by people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from deploy.local.places import ROOT
+from deploy.local.process import Stack, stop_on_signals
+from tests.bench import scale
+from tests.bench.measured import Measured, outcome
+from tests.bench.outside import Outside
+from tests.bench.peers import PeerFailed, installed
+from tests.bench.report import Report
+from tests.bench.rows import DEFAULT, ENGINE, LFTP, MEMORY, QUICK, SFTP, SIXTEEN, TOOLS, TUNED, USUAL, Row, matrix
+from tests.bench.whole import WholeEngine
+
+SECONDS: Final = {"quick": 55.0, "usual": 480.0, "full": 6 * 3600.0}
+"""After so many seconds no tool is run a second time; each runs once whatever the time."""
+IN_MEMORY: Final = Path("/dev/shm")
+PROGRAMS: Final = {TUNED: "rclone", DEFAULT: "rclone", SIXTEEN: "rclone", LFTP: "lftp", SFTP: "sftp"}
+WORKERS, CONCURRENCY = 2, 4
+
+
+def main() -> int:
+    """Reads the command line, measures, and writes what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("profile", choices=["quick", "usual", "full", "scale"])
+    parser.add_argument("--only", default="", help="rows whose name holds these words")
+    parser.add_argument("--into", type=Path, default=ROOT / "docs" / "bench", help="directory for the results")
+    chosen = parser.parse_args()
+    rows = {"quick": QUICK, "usual": USUAL, "full": matrix(), "scale": ()}[chosen.profile]
+    rows = [row for row in rows if chosen.only in row.name]
+    report = Report()
+    with stop_on_signals(), ExitStack() as ends:
+        directory = Path(tempfile.mkdtemp(prefix="eft-bench-", dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
+        ends.callback(shutil.rmtree, directory, ignore_errors=True)
+        # Each session of sshd must reach its directory, whoever it belongs to.
+        directory.chmod(0o755)
+        if chosen.profile == "scale":
+            scale.measure(directory, report)
+            report.write(chosen.into / "scale", profile="scale")
+        else:
+            stack = ends.enter_context(Stack())
+            _measure(Outside(directory / "outside", stack), stack, rows, report, budget=SECONDS[chosen.profile])
+            if chosen.profile != "quick":
+                scale.two_against_one(directory / "two", report)
+            report.write(chosen.into, profile=f"make bench{'' if chosen.profile == 'usual' else '-' + chosen.profile}")
+    sys.stdout.write(report.table(chosen.profile) + "\n")
+    return 0
+
+
+def _measure(outside: Outside, stack: Stack, rows: Sequence[Row], report: Report, *, budget: float) -> None:
+    """Runs every tool of every row once, and then again, in turn, while there is time."""
+    engine = WholeEngine(outside.directory / "engine", stack, workers=WORKERS, concurrency=CONCURRENCY, settings={})
+    until = time.monotonic() + budget
+    runs: defaultdict[tuple[str, str], list[Measured]] = defaultdict(list)
+    for turn in range(max(row.runs for row in rows)):
+        for row in rows:
+            for tool in row.tools:
+                if turn >= row.runs or (turn and time.monotonic() > until) or f"{row.name}, {tool}" in report.not_measured:
+                    continue
+                measured = _once(outside, engine, row, tool, turn=turn, report=report)
+                if measured is not None:
+                    runs[row.name, tool].append(measured)
+    for row in rows:
+        report.results += [outcome(row.name, tool, runs[row.name, tool], row.workload) for tool in row.tools if runs[row.name, tool]]
+        report.compare(row.name, row.wanted, allowed_mb=MEMORY)
+    report.not_measured["0.1 % loss"] = _why_no_loss()
+
+
+def _once(outside: Outside, engine: WholeEngine, row: Row, tool: str, *, turn: int, report: Report) -> Measured | None:
+    name = f"{row.name}, {tool}"
+    if tool in PROGRAMS and not installed(PROGRAMS[tool]):
+        report.not_measured[name] = f"{PROGRAMS[tool]} is not installed"
+        return None
+    into = f"{row.workload.name}-{abs(hash(name)) % 10**8}-{turn}"
+    case = row.case(outside, into)
+    report.loads.append(round(os.getloadavg()[0], 2))
+    try:
+        measured = engine(outside, case, **row.policy) if tool == ENGINE else TOOLS[tool](outside, case)
+    except (PeerFailed, AssertionError) as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        report.not_measured[name] = str(error).splitlines()[0][:200]
+        return None
+    finally:
+        outside.empty(into)
+    sys.stderr.write(f"{name}: {measured.seconds:.2f} s, client {measured.client_cpu:.2f} CPU s, servers {measured.server_cpu:.2f} CPU s\n")
+    return measured
+
+
+def _why_no_loss() -> str:
+    """Says whether a network namespace with netem can be had here; nothing stays of the try."""
+    name = f"bench-{os.getpid()}"
+    steps = [
+        ["ip", "netns", "add", name],
+        ["ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "lo", "root", "netem", "loss", "0.1%"],
+    ]
+    if shutil.which("ip") is None or shutil.which("tc") is None:
+        return "ip and tc are not installed; a proxy cannot lose packets"
+    try:
+        possible = all(subprocess.run(step, capture_output=True, check=False).returncode == 0 for step in steps)
+    finally:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
+    return (
+        "netem is there, but no row uses it"
+        if possible
+        else "the kernel offers no netem in a network namespace; a proxy cannot lose packets"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
