@@ -147,11 +147,16 @@ class Stage:
         self._without = servers.without
 
     def undisturbed(self, *, wire: bool = False) -> list[str]:
-        """Plays one transfer without any disturbance and returns the points that its worker passed."""
-        case = self._begin(wire=wire)
-        report = self._run(case.order(), new=True)
-        self._judge(case, "undisturbed", held_is_wrong=True)
-        return report.points
+        """Plays one transfer without any disturbance and returns the points that its worker passed.
+
+        With requests among the points it is a second one: a tenant's first makes what later ones find, with requests that no case has.
+        """
+        points: list[str] = []
+        for _ in range(2 if wire else 1):
+            case = self._begin(wire=wire)
+            points = self._run(case.order(), new=True).points
+            self._judge(case, "undisturbed", held_is_wrong=True)
+        return points
 
     def case(self, stop_at: str, kill_at: str | None, *, wire: bool = False) -> list[str] | None:
         """Plays one case and returns the points that the second worker passed, None where it was killed."""
