@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from eft.domain.names import PARTITIONS
+from eft.domain.names import PARTITIONS, partition_of
 from eft.domain.ownership import Intent, IntentAnswer, JournalEntry, Mode, Partition, PeerLoss, Proposal, first_homes, may_replace
 from eft.errors import Permanent, Transient
 from eft.ports import Lease, Peer
 from eft.regions.pair import RegionPair
-from tests.world import SMALL, World
+from tests.world import SMALL, TENANT, World
 
 WEST, EAST = "us-gov-west-1", "us-gov-east-1"
 
@@ -180,3 +180,10 @@ class Pair:
             ownership=RegionPair(region=region, own=self.tables[region], peer=table),
             peer=Peer(region=other, own=self.tables[region], table=table, ledger=ledger),
         )
+
+
+def home_of(pair: Pair, destination: str) -> tuple[int, World, World]:
+    """Returns the partition of a destination, its home's world and the other."""
+    number = partition_of(TENANT, destination)
+    at_west = pair.tables[WEST].partition(number).home == WEST
+    return number, *((pair.west, pair.east) if at_west else (pair.east, pair.west))
