@@ -36,7 +36,7 @@ from eft.ports import Announcing
 
 webhooks = Blueprint("webhooks", __name__, url_prefix="/v1/webhooks")
 
-MOST: Final = 20
+MOST: Final = 10
 """Webhooks of one tenant: each of its events is posted to all of them."""
 TEST_WITHIN: Final = timedelta(seconds=5)
 TESTS_AT_ONCE: Final = 2

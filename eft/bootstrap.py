@@ -20,7 +20,7 @@ from eft.adapters.subscriptions import DynamoSubscriptions, Everything
 from eft.adapters.table import Link
 from eft.adapters.telling import EventBridgeBus, StepFunctions
 from eft.adapters.webhooks import HttpsReceiver
-from eft.ports import Announcing, Clock, Engine, Ownership, Peer
+from eft.ports import Announcing, Clock, Engine, Listening, Ownership, Peer
 from eft.regions.pair import RegionPair
 from eft.settings import Settings
 
@@ -37,7 +37,9 @@ def build_engine(settings: Settings, *, remember: timedelta = timedelta(0)) -> E
     clock = SystemClock()
     session = AwsSession(region=settings.region, endpoint_url=settings.aws_endpoint)
     ledger_table, ownership_table = f"{settings.prefix}ledger", f"{settings.prefix}ownership"
-    peer = _peer(settings, session, ledger_table=ledger_table, ownership_table=ownership_table, clock=clock)
+    subscriptions = DynamoSubscriptions(session, table=f"{settings.prefix}registry", clock=clock, remember=remember)
+    listening: Listening = subscriptions if settings.event_bus is None else Everything()
+    peer = _peer(settings, session, ledger_table=ledger_table, ownership_table=ownership_table, clock=clock, listening=listening)
     limits = DynamoLimits(session, table=ledger_table, clock=clock, trust_closed=remember)
     secrets = SecretsManager(session, prefix=settings.prefix.rstrip("-"), clock=clock)
     staging = StagingBucket(
@@ -46,12 +48,9 @@ def build_engine(settings: Settings, *, remember: timedelta = timedelta(0)) -> E
         kms_key=settings.staging_kms_key,
         full_object_checksum=settings.s3_full_checksums,
     )
-    subscriptions = DynamoSubscriptions(session, table=f"{settings.prefix}registry", clock=clock, remember=remember)
     return Engine(
         clock=clock,
-        ledger=DynamoLedger(
-            session, table=ledger_table, clock=clock, listening=subscriptions if settings.event_bus is None else Everything()
-        ),
+        ledger=DynamoLedger(session, table=ledger_table, clock=clock, listening=listening),
         limits=limits,
         registry=DynamoRegistry(session, table=f"{settings.prefix}registry", clock=clock, remember=remember),
         secrets=secrets,
@@ -78,7 +77,9 @@ def _ownership(settings: Settings, peer: Peer | None) -> Ownership:
     return RegionPair(region=settings.region, own=peer.own, peer=peer.table)
 
 
-def _peer(settings: Settings, session: AwsSession, *, ledger_table: str, ownership_table: str, clock: Clock) -> Peer | None:
+def _peer(
+    settings: Settings, session: AwsSession, *, ledger_table: str, ownership_table: str, clock: Clock, listening: Listening
+) -> Peer | None:
     if settings.peer_region is None:
         return None
     there = AwsSession(region=settings.peer_region, endpoint_url=settings.peer_endpoint, read_timeout=LINK_TIMEOUT, tries=LINK_TRIES)
@@ -87,5 +88,6 @@ def _peer(settings: Settings, session: AwsSession, *, ledger_table: str, ownersh
         region=settings.peer_region,
         own=DynamoOwnershipTable(session, table=ownership_table),
         table=DynamoOwnershipTable(there, table=ownership_table, link=link),
-        ledger=DynamoLedger(there, table=ledger_table, clock=clock, link=link),
+        # What is carried over there is told of there.
+        ledger=DynamoLedger(there, table=ledger_table, clock=clock, link=link, listening=listening),
     )

@@ -24,9 +24,11 @@ log = logging.getLogger(__name__)
 
 BATCH: Final = 100
 AT_ONCE: Final = timedelta(seconds=2)
-"""How long a webhook may take at the first try; its share of a batch, too."""
+"""How long a webhook may take at the first try."""
 LATER: Final = timedelta(seconds=10)
 """The same for what was parked."""
+LANES: Final = 4
+"""Letters that a destination gets at the same time: each waits for its answer, half a world away."""
 LEASE: Final = timedelta(seconds=60)
 """Of a shard: how long it rests after a crash."""
 T = TypeVar("T")
@@ -183,14 +185,15 @@ def _token(engine: Engine, announcement: Announcement) -> str | None:
 
 
 def _send(batch: Batch, letters: Iterable[Letter], together: Together, counts: Counter[str]) -> list[Letter]:
-    """Sends letters, each destination's one after the other, and returns those that are to be kept, as deliveries."""
+    """Sends letters, each destination's in a few lanes, and returns those that are to be kept, as deliveries."""
     mails: dict[str, Mail] = {}
     for letter in letters:
         # What concerns one transfer's state machine concerns no other's.
         key = f"{TASK}:{letter.announcement.id}" if letter.destination == TASK else letter.destination
         mails.setdefault(key, Mail(letter.destination, [])).letters.append(letter)
     kept: list[Letter] = []
-    for mail, left in zip(mails.values(), list(together(batch.send, mails.values())), strict=True):
+    sent = [lane for mail in mails.values() for lane in mail.lanes(1 if mail.destination == BUS else LANES)]
+    for mail, left in zip(sent, list(together(batch.send, sent)), strict=True):
         kept += left
         counts["told"] += len(mail.letters) - len(left)
         for letter in left:

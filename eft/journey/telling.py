@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 
 STRIKES: Final = 3
 """Refusals in a batch after which a destination is not asked again in it; silence counts as much as three."""
+SHARE: Final = 2
+"""Times the patience for one letter: what a lane may take of a batch."""
+FEW: Final = 4
+"""Letters: whoever took fewer in its share is slow, and gets no more in this run."""
 _FINAL: Final = frozenset({"webhook_address_refused", "webhook_gone", "secret_missing", "secret_malformed"})
 """What no repetition helps until somebody changes the webhook."""
 _SILENT: Final = frozenset({"webhook_timeout", "webhook_unreachable", "webhook_tls_failed", "dns_failed"})
@@ -41,10 +45,14 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """All letters of a batch for one destination."""
+    """All letters of a batch for one destination, or a lane's share of them."""
 
     destination: str
     letters: list[Letter]
+
+    def lanes(self, width: int) -> list[Mail]:
+        """Returns it in up to so many lanes, none of them empty."""
+        return [Mail(self.destination, share) for lane in range(width) if (share := self.letters[lane::width])]
 
 
 @dataclass(slots=True)
@@ -55,7 +63,7 @@ class Batch:
     patience: timedelta
     strikes: dict[str, int] = field(default_factory=dict)
     slow: set[str] = field(default_factory=set)
-    """Destinations that have used up their share of this run."""
+    """Destinations that get no more in this run."""
 
     def send(self, mail: Mail) -> list[Letter]:
         """Returns the letters that were not taken, each with the delivery that keeps it.
@@ -66,13 +74,14 @@ class Batch:
         if mail.destination == BUS:
             return self._publish(mail.letters)
         kept: list[Letter] = []
-        until = self.engine.clock.monotonic() + self.patience.total_seconds()
+        until = self.engine.clock.monotonic() + SHARE * self.patience.total_seconds()
         shut = self.engine.limits.shut_until(_breaker(mail.destination)) if mail.destination != TASK else None
         if shut is not None:
             self.strikes[mail.destination] = STRIKES
-        for letter in mail.letters:
+        for index, letter in enumerate(mail.letters):
             if mail.destination in self.slow or self.engine.clock.monotonic() >= until:
-                self.slow.add(mail.destination)
+                if index < FEW:
+                    self.slow.add(mail.destination)
                 kept.append(self._postponed(letter))
             elif self.strikes.get(mail.destination, 0) >= STRIKES:
                 kept.append(self._failed(letter, Transient("it did not answer others just before", reason="webhook_silent")))

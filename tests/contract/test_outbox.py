@@ -5,17 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
+import boto3
 import pytest
+from moto import mock_aws
 
+from deploy.local.provision import provision
 from eft.adapters.ledger import DynamoLedger
 from eft.adapters.outbox import DynamoOutbox
 from eft.adapters.subscriptions import DynamoSubscriptions, Everything
+from eft.bootstrap import build_engine
 from eft.domain.announcement import Announcement, EventType, announcements, late
 from eft.domain.endpoint import SecretRef
-from eft.domain.transfer import State, Transfer
+from eft.domain.names import RemotePath
+from eft.domain.transfer import Place, State, Transfer
 from eft.domain.webhook import Delivery, DeliveryState, Webhook
 from eft.errors import Conflict, NotFound, Permanent, Transient
 from eft.ports import Ledger, Outbox, Subscriptions, Untold
+from eft.settings import Settings
 from tests.contract.rows import LEASE, DynamoRows, Rows
 from tests.fake_announcing import EVERYTHING, SHARDS, Told
 from tests.fakes import FakeLedger
@@ -391,3 +397,28 @@ def test_trouble_of_the_table_is_told_in_our_words(dynamo: DynamoRows) -> None:
     outbox = DynamoOutbox(dynamo.session, table="no-such-table", clock=dynamo.clock)
     with pytest.raises((Permanent, Transient)):
         outbox.untold(0, limit=1)
+
+
+def test_what_is_carried_over_to_the_other_region_is_told_of_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that one region writes into the other's ledger is in that one's outbox, though only its own region is asked who listens."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    west, east = "us-gov-west-1", "us-gov-east-1"
+    with mock_aws():
+        for region in (west, east):
+            provision(boto3.Session(region_name=region), staging_bucket=f"staging-{region}")
+        here, there = (build_engine(Settings(region=one, peer_region=other)) for one, other in ((west, east), (east, west)))
+        assert here.announcing is not None
+        assert there.announcing is not None
+        assert here.peer is not None
+        now = here.clock.now()
+        secret = SecretRef(name="eft/acme/wh-1")
+        here.announcing.subscriptions.add(
+            Webhook(id="wh-1", tenant="acme", name="w", url="https://hooks.test/", events=EVERYTHING, secret=secret, created=now)
+        )
+        place = Place(endpoint="ep", kind="s3", path=RemotePath("a"))
+        row = Transfer(id="07" + "a" * 30, tenant="acme", partition=7, source=place, destination=place, created=now, since=now)
+        assert here.peer.ledger.adopt(row.noted(now=now))
+        outboxes = [each.announcing.outbox for each in (here, there) if each.announcing is not None]
+        found = [[one.id for shard in range(SHARDS) for one in each.untold(shard, limit=10)] for each in outboxes]
+    assert found == [[], [row.id]]
