@@ -17,6 +17,7 @@ A transfer's announcements are made of its timeline. `milestones`, written with 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -30,8 +31,10 @@ from eft.domain.instants import instant, millis
 from eft.domain.names import shard_of
 from eft.domain.transfer import ROW_FORMAT
 from eft.domain.webhook import Delivery, DeliveryState
-from eft.errors import NotFound
+from eft.errors import NotFound, Permanent
 from eft.ports import Clock, Page, Untold
+
+log = logging.getLogger(__name__)
 
 KEPT: Final = timedelta(days=30)
 """How long a dead letter can be sent again, and how long an announcement that was told is remembered as such."""
@@ -63,7 +66,8 @@ class DynamoOutbox:
         keys = list(self._table.query("#outbox = :shard", values={":shard": str(shard)}, index="outbox", limit=limit))
         rows = self._table.get_many([(key["pk"], key["sk"]) for key in keys])
         # A row without the attribute has been told of, and the index has not heard of that yet.
-        return [_untold(rows[key["pk"]]) for key in keys if "outbox" in rows.get(key["pk"], {})]
+        found = [rows[key["pk"]] for key in keys if "outbox" in rows.get(key["pk"], {})]
+        return [one for row in found if (one := _readable(row)) is not None]
 
     def told(self, untold: Untold) -> None:
         """One request; one more where something was added meanwhile."""
@@ -161,6 +165,15 @@ def _key(destination: str, delivery_id: str) -> tuple[str, str]:
 
 def _parked(shard: int) -> str:
     return f"parked-{shard}"
+
+
+def _readable(row: Row) -> Untold | None:
+    """Returns what a row tells; None for one of a later release, which keeps nobody else waiting until that release tells it."""
+    try:
+        return _untold(row)
+    except Permanent as error:
+        log.warning("a row is left to a later release", extra={"row": row["pk"], "reason": error.reason})
+        return None
 
 
 def _untold(row: Row) -> Untold:

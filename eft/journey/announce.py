@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from eft.domain.announcement import ENDINGS, Announcement
@@ -18,7 +19,7 @@ from eft.domain.webhook import BUS, TASK, Delivery, DeliveryState, Webhook
 from eft.errors import NotFound
 from eft.journey.telling import Batch, Letter, Mail
 from eft.journey.work import Slice
-from eft.ports import Announcing, Engine, Untold
+from eft.ports import Announcing, Engine, Outbox, Untold
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +58,10 @@ def announce(engine: Engine, shard: int, piece: Slice, *, together: Together = m
         batch = Batch(engine, patience=AT_ONCE)
         told: dict[str, int] = {}
         while waiting and not piece.over():
-            for letter in _send(batch, _letters(engine, ports, waiting), together, counts):
-                if letter.delivery is not None:
-                    ports.outbox.park(letter.delivery)
-            for one in waiting:
-                ports.outbox.told(one)
-                told[one.id] = one.milestones
+            left = _send(batch, _letters(engine, ports, waiting), together, counts)
+            _all(together(ports.outbox.park, [letter.delivery for letter in left if letter.delivery is not None]))
+            _all(together(ports.outbox.told, waiting))
+            told |= {one.id: one.milestones for one in waiting}
             # The index and a read beside it may still show what has just been told.
             waiting = [one for one in ports.outbox.untold(shard, limit=BATCH) if told.get(one.id) != one.milestones]
     finally:
@@ -88,13 +87,8 @@ def catch_up(engine: Engine, shard: int, piece: Slice, *, together: Together = m
         while due and not piece.over():
             letters = list(_parked(engine, ports, due))
             left = {(one.destination, one.announcement.id): one for one in _send(batch, letters, together, counts)}
-            for seen in due:
-                letter = left.get((seen.destination, seen.id))
-                if letter is None or letter.delivery is None:
-                    ports.outbox.done(seen)
-                else:
-                    ports.outbox.change(letter.delivery, seen=seen)
-                tried.add((seen.destination, seen.id))
+            _all(together(partial(_settle, ports.outbox, left), due))
+            tried |= {(seen.destination, seen.id) for seen in due}
             due = [one for one in ports.outbox.due(shard, before=engine.clock.now(), limit=BATCH) if (one.destination, one.id) not in tried]
     finally:
         engine.limits.release(f"parked:{shard}", holder=piece.worker)
@@ -126,6 +120,21 @@ def announcing(engine: Engine) -> Announcing:
         msg = "this engine announces nothing"
         raise NotFound(msg, reason="not_announcing")
     return engine.announcing
+
+
+def _settle(outbox: Outbox, left: Mapping[tuple[str, str], Letter], seen: Delivery) -> None:
+    """Ends a delivery that was taken, or notes what became of it."""
+    letter = left.get((seen.destination, seen.id))
+    if letter is None or letter.delivery is None:
+        outbox.done(seen)
+    else:
+        outbox.change(letter.delivery, seen=seen)
+
+
+def _all(results: Iterable[object]) -> None:
+    """Sees each of them done; raises what one of them raised."""
+    for _ in results:
+        pass
 
 
 def _take(engine: Engine, key: str, piece: Slice) -> bool:

@@ -392,6 +392,24 @@ def test_the_saves_of_a_listened_row_are_one_request_each(dynamo: DynamoRows) ->
     assert sent["UpdateItem"] == 1
 
 
+def test_a_row_of_a_later_release_keeps_nobody_waiting(dynamo: DynamoRows, caplog: pytest.LogCaptureFixture) -> None:
+    """It stays in the outbox for whoever can read it; the others are told."""
+    outbox = DynamoOutbox(dynamo.session, table=dynamo.ledger_table, clock=dynamo.clock)
+    dynamo.ledger = DynamoLedger(dynamo.session, table=dynamo.ledger_table, clock=dynamo.clock, listening=Everything())
+    subscriptions = DynamoSubscriptions(dynamo.session, table=dynamo.registry_table, clock=dynamo.clock)
+    telling = Telling(dynamo, dynamo.ledger, outbox, subscriptions)
+    rows = [accepted(telling, number) for number in range(2)]
+    dynamo.session.dynamodb().update_item(
+        TableName=dynamo.ledger_table,
+        Key={"pk": {"S": f"T#{rows[0].id}"}, "sk": {"S": "T"}},
+        UpdateExpression="SET #format = :later",
+        ExpressionAttributeNames={"#format": "format"},
+        ExpressionAttributeValues={":later": {"N": "99"}},
+    )
+    assert [one.id for one in telling.untold()] == [rows[1].id]
+    assert "left to a later release" in caplog.text
+
+
 def test_trouble_of_the_table_is_told_in_our_words(dynamo: DynamoRows) -> None:
     """The vendor's errors do not leave the adapter."""
     outbox = DynamoOutbox(dynamo.session, table="no-such-table", clock=dynamo.clock)
