@@ -49,7 +49,7 @@ ELSEWHERE: Final[dict[type, frozenset[str]]] = {
     ),
     # The pools use them on their own account, inside `stores.open`.
     Secrets: frozenset({"get", "forget", "put", "remove"}),
-    Ownership: frozenset({"owned", "abandon", "remember", "known"}),
+    Ownership: frozenset({"owned", "abandon", "renounce", "remember", "known"}),
     Stores: frozenset({"probe"}),
     Store: frozenset({"list"}),
     # It pins versions and holds what nobody disposes of; its parts come from elsewhere, and the copy is looked at, not verified.
