@@ -34,12 +34,14 @@ def main() -> int:
     asked.add_argument("--seed", type=int, help="one seed alone")
     asked.add_argument("--trace", action="store_true", help="with every call")
     asked.add_argument("--calm", action="store_true", help="without faults")
+    asked.add_argument("--minutes", type=float, help="ends it early, with the figures of what was played by then")
     asked.add_argument("--enough", type=int, default=ENOUGH, help="broken seeds after which the rest is left")
     asked.add_argument("--kinds", action="store_true", help="with a table of the faults by kind")
     given = asked.parse_args()
     if given.seed is not None:
         return _one(given.seed, trace=given.trace, calm=given.calm)
-    return _many(range(given.first, given.first + given.seeds), processes=given.processes, kinds=given.kinds, enough=given.enough)
+    seeds = range(given.first, given.first + given.seeds)
+    return _many(seeds, processes=given.processes, kinds=given.kinds, enough=given.enough, minutes=given.minutes)
 
 
 def _one(seed: int, *, trace: bool, calm: bool) -> int:
@@ -51,7 +53,7 @@ def _one(seed: int, *, trace: bool, calm: bool) -> int:
     return 1 if outcome.violations else 0
 
 
-def _many(seeds: range, *, processes: int, kinds: bool, enough: int) -> int:
+def _many(seeds: range, *, processes: int, kinds: bool, enough: int, minutes: float | None) -> int:
     began = time.monotonic()
     shares = [seeds[at : at + SHARE] for at in range(0, len(seeds), SHARE)]
     played = transfers = steps = 0
@@ -67,8 +69,8 @@ def _many(seeds: range, *, processes: int, kinds: bool, enough: int) -> int:
         if outcome.violations:
             broken.append(outcome.seed)
             _tell(outcome, lines=SHOWN)
-            if len(broken) == enough:
-                break
+        if len(broken) == enough or (minutes is not None and time.monotonic() - began > 60 * minutes):
+            break
         if played % 1000 == 0:
             sys.stderr.write(f"{played} seeds, {transfers} transfers, {time.monotonic() - began:.0f} s\n")
     if kinds:
