@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Final
 
 from awscrt import checksums
@@ -64,12 +64,19 @@ def crc64nvme_from_base64(text: str | None) -> int | None:
 
 @dataclass(slots=True)
 class Tally:
-    """What one worker saw: each part's CRC by number, and SHA-256 while parts come in order from the first byte."""
+    """What one worker saw: each part's CRC by number, and SHA-256 while parts come in order from the first byte.
+
+    SHA-256 costs about as much CPU as moving the bytes: `sha` says whether anybody wants it.
+    """
 
     crcs: dict[int, int] = field(default_factory=dict)
+    sha: InitVar[bool] = True
     _sha: hashlib._Hash = field(default_factory=hashlib.sha256)
-    _next: int | None = 0
-    """The byte at which SHA-256 goes on; None once a part was broken off, because a digest cannot take bytes back."""
+    _next: int | None = field(init=False)
+    """The byte at which SHA-256 goes on; None where it does not: a digest cannot take bytes of a part broken off back."""
+
+    def __post_init__(self, sha: bool) -> None:
+        self._next = 0 if sha else None
 
     def watch(self, part: Part, chunks: Iterable[Bytes]) -> Iterator[Bytes]:
         """Passes a part's chunks through; the part counts once all of it has gone by.

@@ -97,7 +97,7 @@ def _copy(lane: _Lane) -> list[Message]:
                     upload,
                     lane.slice.parts(missing),
                     fresh=False,
-                    tally=Tally(),
+                    tally=Tally(sha=False),
                     kept=lambda chunks: pace.kept(lane.kept(chunks)),
                     record=lane.record,
                 )

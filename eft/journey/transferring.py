@@ -63,10 +63,13 @@ def expected_sha256(work: Work, source: Source) -> str | None:
 def new_upload(engine: Engine, transfer: Transfer, sink: Sink, *, size: int, token: str, path: RemotePath) -> Upload:
     """Returns the next attempt: one lane for small files, for sinks that want writes in order, and where SHA-256 is demanded."""
     plan = plan_parts(size, part_size=engine.tuning.part_size)
-    wants_sha = transfer.policy.checksum is Checksum.SHA256 or transfer.expected_sha256 is not None or transfer.policy.sidecar
-    alone = wants_sha or plan.count < engine.tuning.lane_threshold
+    alone = _demands_sha(transfer) or plan.count < engine.tuning.lane_threshold
     width = 1 if alone else min(engine.tuning.lane_width, sink.lanes)
     return Upload(attempt=transfer.attempt + 1, token=token, path=path, plan=plan, lanes=width)
+
+
+def _demands_sha(transfer: Transfer) -> bool:
+    return transfer.policy.checksum is Checksum.SHA256 or transfer.expected_sha256 is not None or transfer.policy.sidecar
 
 
 def bring_parts(
@@ -86,7 +89,7 @@ def bring_parts(
         unfinished = [next((n for n in lane if n not in done), None) for lane in upload.lane_ranges()]
         work.give_back()
         return [Message(step=Step.PARTS, ids=(transfer.id,), part=n) for n in unfinished if n is not None]
-    tally = Tally()
+    tally = Tally(sha=_demands_sha(transfer) or plan.count < engine.tuning.lane_threshold)
 
     def record(part: PartDone) -> None:
         done[part.number] = part

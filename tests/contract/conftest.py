@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
+from botocore.awsrequest import AWSPreparedRequest
 from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
 from moto.dynamodb.responses import DynamoHandler
 
 from deploy.local.provision import provision
@@ -16,6 +18,19 @@ from tests.contract.rows import DynamoRows, Rows, dynamo_rows, fake_rows
 from tests.servers import Aws
 
 REGION = "us-gov-west-1"
+
+
+@pytest.fixture(autouse=True)
+def _moto_takes_any_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies are bytearrays; moto in this process, which no HTTP client stands before, takes bytes alone."""
+    process = BotocoreStubber.process_request
+
+    def process_request(stubber: BotocoreStubber, request: AWSPreparedRequest) -> object:
+        if isinstance(request.body, bytearray):
+            request.body = bytes(request.body)
+        return process(stubber, request)
+
+    monkeypatch.setattr(BotocoreStubber, "process_request", process_request)
 
 
 @pytest.fixture(params=["fake", "moto", "ministack"])

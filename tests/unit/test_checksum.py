@@ -134,3 +134,11 @@ def test_tally_of_a_part_broken_off() -> None:
     seen(tally, part, b"abcdef")
     assert tally.crcs == {1: crc64nvme(b"abcdef")}
     assert tally.sha256(6) is None
+
+
+def test_a_digest_that_nobody_wants_is_not_made() -> None:
+    """Without SHA-256 the parts' checksums are kept all the same."""
+    tally, part = Tally(sha=False), Part(number=1, start=0, size=6)
+    assert b"".join(tally.watch(part, [b"abc", b"def"])) == b"abcdef"
+    assert tally.sha256(6) is None
+    assert tally.crcs == {1: crc64nvme(b"abcdef")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import IO, TYPE_CHECKING, Any, Final, cast
@@ -11,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from eft.adapters.aws_errors import code_of
 from eft.domain.checksum import crc64nvme, crc64nvme_base64
-from eft.domain.parts import Part
+from eft.domain.parts import MIB, MIN_PART_SIZE, Part
 from eft.errors import Permanent, Transient
 from eft.ports import Bytes
 
@@ -96,22 +95,60 @@ class S3Uploading:
                 if code_of(error) == "BadDigest":
                     raise Transient(f"part {number} arrived with other bytes than were sent", reason="part_damaged") from error
                 raise
+        body.leave()
         return number, answer["ETag"].strip('"')
 
 
 class _Body:
-    """A part's bytes, mapped from the system and given back to it as a whole: what malloc is given back, it keeps for the next."""
+    """A part's bytes, in a buffer that serves again: to have a new one from the system costs more than to fill it."""
 
     def __init__(self, size: int) -> None:
-        self.content: mmap.mmap | bytes = mmap.mmap(-1, size) if size else b""
+        self.content = SHELF.take(size)
+        self._view = memoryview(self.content)
         self.filled = 0
         """Bytes that came; beyond the size they are counted, not kept."""
 
     def add(self, chunk: Bytes) -> None:
         """Takes the next bytes."""
         begun, self.filled = self.filled, self.filled + len(chunk)
-        if isinstance(self.content, mmap.mmap) and self.filled <= len(self.content):
-            self.content[begun : self.filled] = chunk
+        if self.filled <= len(self._view):
+            self._view[begun : self.filled] = chunk
+
+    def leave(self) -> None:
+        """Hands the buffer on, when nobody reads it any more."""
+        self._view.release()
+        SHELF.give(self.content)
+
+
+class Shelf:
+    """Buffers of this process for the bodies of parts. Thread-safe: each of its steps is one of a list's own."""
+
+    def __init__(self, *, most: int) -> None:
+        """Takes how many bytes may lie there unused."""
+        self._most = most
+        self._free: list[bytearray] = []
+
+    def take(self, size: int) -> bytearray:
+        """Returns a buffer of so many bytes, with whatever was in it."""
+        for _ in range(len(self._free)):
+            try:
+                held = self._free.pop(0)
+            except IndexError:
+                break
+            if len(held) == size:
+                return held
+            self._free.append(held)
+        return bytearray(size)
+
+    def give(self, held: bytearray) -> None:
+        """Keeps a buffer for the next part of its size; the one that was not asked for longest goes where there are too many."""
+        if len(held) >= MIN_PART_SIZE:
+            self._free.append(held)
+        while self._free and sum(len(free) for free in list(self._free)) > self._most:
+            self._free.pop(0)
+
+
+SHELF: Final = Shelf(most=48 * MIB)
 
 
 def token_gone(path: str) -> Permanent:

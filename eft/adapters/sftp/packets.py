@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ARENA = 2 << 20
 """Bytes of one buffer that packets are opened into, one after the other."""
-ARENAS_KEPT = 8
+ARENAS_KEPT = 4
 """Buffers of a connection that wait to be used again."""
 INBOX = 1 << 19
 """Bytes that are taken from the socket at a time, at most; twice the largest packet that a server may send."""
