@@ -93,6 +93,14 @@ soak: setup ## Move files for MINUTES=n (5) while workers die, stop, and lose th
 drill: setup ## Switch, fail, cut and rejoin two regions under traffic, RUNS=n (20) times (SCENE=name plays one kind, SEED=n the same dice)
 	$(BIN)/python -m tests.drill --runs $(or $(RUNS),20) $(if $(SCENE),--scene $(SCENE)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: listing
+listing: setup ## Poll a directory of NAMES=n (100000) over a real sshd three times: seconds, memory, requests (OLD=1: all of them match)
+	$(BIN)/python -m tests.listing --names $(or $(NAMES),100000) $(if $(OLD),--old)
+
+.PHONY: arrivals
+arrivals: setup ## Take EVENTS=n (200000) events through fakes and OBJECTS=n (3000) through EventBridge and SQS, with kills and duplicates
+	$(BIN)/python -m tests.arrivals --events $(or $(EVENTS),200000) --objects $(or $(OBJECTS),3000)
+
 # Side by side with what users would pick instead; writes docs/bench (machine, figures, ratios, what is missed).
 .PHONY: bench
 bench: $(VENV)/.bench ## Measure the whole engine against rclone, lftp, sftp and Airflow's way (ten minutes); writes docs/bench
