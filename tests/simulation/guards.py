@@ -326,7 +326,7 @@ GUARDS: Final[Sequence[Guard]] = (
     Guard("no overwriting", "the final name is free, or to be overwritten", _rename_without_a_look, r"was overwritten"),
     Guard("ours", "only our own file is taken for a delivery", _anything_there_is_ours, r"never appeared|receipt says|not delivered", 2000),
     Guard("half renamed", "a plain rename that was begun is not begun again", _half_a_rename_goes_on, TWICE),
-    Guard("consumed", "a token that is given up is consumed first", _anew_without_consuming, r"given up", 4000, slow=True),
+    Guard("consumed", "a token that is given up is consumed first", _anew_without_consuming, r"given up", 8000, slow=True),
     Guard("disposal by token", "only what was delivered is removed", _dispose_by_path, r"removed and not delivered", 2000),
     Guard("disposal by version", "only its version is removed", _dispose_of_the_newest_version, r"removed and not delivered", 1000),
     Guard(

@@ -7,7 +7,10 @@ import pytest
 from tests.simulation.guards import GUARDS, Guard, found_without
 
 
-@pytest.mark.parametrize("guard", [pytest.param(one, id=one.name, marks=[pytest.mark.slow] if one.slow else []) for one in GUARDS])
+SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.mark.parametrize("guard", [pytest.param(one, id=one.name, marks=SLOW if one.slow else []) for one in GUARDS])
 def test_a_promise_breaks_without_the_guard(guard: Guard) -> None:
     """Within its seeds there is one that breaks the guard's promise without it, and keeps every promise with it."""
     found = found_without(guard)
