@@ -6,7 +6,6 @@ import pytest
 
 from tests.simulation.guards import GUARDS, Guard, found_without
 
-
 SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
