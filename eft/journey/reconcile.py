@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 COMMITTING_BOUND = timedelta(minutes=15)
 OVERDUE_STALLS = 10
 """Stall times past its due time after which a row stands still for no visible reason."""
+UNTOLD_BOUND = timedelta(minutes=15)
 WINDOW = timedelta(hours=24)
 SHOWN = 20
 
@@ -34,11 +35,13 @@ class Reconciliation(Frozen):
     """Committing rows older than their bound: the peer or the destination does not answer."""
     orphan_reservations: tuple[str, ...] = ()
     """`<endpoint>/<path>` reserved by a transfer that is no longer live."""
+    untold: tuple[str, ...] = ()
+    """Rows of which somebody should have been told long ago: nobody tells, or what tells fails."""
 
     @property
     def clean(self) -> bool:
         """Whether nothing was found."""
-        found = self.overdue or self.committing_late or self.orphan_reservations
+        found = self.overdue or self.committing_late or self.orphan_reservations or self.untold
         return not found and sum(self.by_state.values()) == self.accepted
 
 
@@ -64,6 +67,7 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
         overdue=tuple(overdue[:SHOWN]),
         committing_late=tuple(late[:SHOWN]),
         orphan_reservations=tuple(orphans[:SHOWN]),
+        untold=tuple(_untold(engine, before=now - UNTOLD_BOUND)[:SHOWN]),
     )
     log.log(logging.INFO if found.clean else logging.ERROR, "reconciled", extra=found.model_dump(mode="json"))
     return found
@@ -95,6 +99,15 @@ def _orphans(engine: Engine, partition: int) -> list[str]:
     return [
         f"{endpoint}/{path}" for endpoint, path, holder in engine.ledger.reservations(partition) if (endpoint, path, holder) in suspects
     ]
+
+
+def _untold(engine: Engine, *, before: datetime) -> list[str]:
+    """Returns what has waited in the outbox since before a time, as far as the oldest of each shard show it."""
+    if engine.announcing is None:
+        return []
+    outbox = engine.announcing.outbox
+    waiting = [one for shard in range(outbox.shards) for one in outbox.untold(shard, limit=SHOWN)]
+    return [one.id for one in waiting if any(each.timestamp < before for each in one.announcements)]
 
 
 def _live(engine: Engine, transfer_id: str) -> bool:

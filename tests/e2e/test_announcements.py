@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +17,7 @@ import pytest
 from standardwebhooks import Webhook as Verifier
 
 from deploy.local.customer import Customer, Refused
+from deploy.local.stack import LocalStack
 from tests.running import PATIENCE, Crew, Shop, eventually
 
 EVENTS = {"transfer.accepted", "transfer.started", "transfer.delivered"}
@@ -133,6 +136,26 @@ def test_dead_letters_are_sent_again(shop: Shop, customer: Customer, hook: Hook)
     customer.post(f"/webhooks/{webhook}/deliveries/{first['id']}/resend")
     assert customer.post(f"/webhooks/{webhook}/deliveries/resend")["resent"] in {2, 3}
     eventually(lambda: {kind for kind, _ in hook.heard} == EVENTS)
+
+
+def test_a_receiver_that_never_answers_harms_nobody(stack: LocalStack, shop: Shop, customer: Customer, hook: Hook) -> None:
+    """While one customer's receiver swallows every event, another's hears all of its own; the swallowed ones wait, and say why."""
+    subscribed(customer, hook)
+    with socket.create_server(("127.0.0.1", 0)) as swallowing, stack.customer(f"t{uuid.uuid4().hex[:8]}") as other:
+        silent = other.post("/webhooks", {"name": "silent", "url": f"http://127.0.0.1:{swallowing.getsockname()[1]}/"})["id"]
+        theirs = Shop(stack, other)
+        moved: dict[str, list[str]] = {}
+        for each in (theirs, shop):
+            source, target = each.place("s3"), each.place("s3")
+            names = {f"{number:02d}": 50 for number in range(8)}
+            source.fill(names)
+            moved[each.customer.tenant] = [each.customer.submit((source.endpoint, name), (target.endpoint, name)) for name in names]
+        ours = {(kind, f"{one}-{kind.partition('.')[2]}") for one in moved[customer.tenant] for kind in EVENTS}
+        eventually(lambda: set(hook.heard) >= ours)
+        eventually(lambda: len(other.get(f"/webhooks/{silent}/deliveries")["items"]) == 3 * 8)
+        waiting = other.get(f"/webhooks/{silent}/deliveries")["items"]
+        assert {one["reason"] for one in waiting} <= {"webhook_timeout", "webhook_silent"}
+        assert set(hook.heard) == ours
 
 
 def test_nobody_is_told_inward(customer: Customer) -> None:

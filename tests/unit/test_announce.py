@@ -23,6 +23,7 @@ from eft.journey.accept import Submission, accept
 from eft.journey.announce import LANES, announce, catch_up, resend
 from eft.journey.messages import next_message
 from eft.journey.operate import cancel, redrive
+from eft.journey.reconcile import reconcile
 from eft.journey.telling import FEW
 from eft.ports import Answer
 from tests.crashes import Crash, CrashPoint, Watched, survive, watch
@@ -437,6 +438,18 @@ def test_one_process_at_a_time_tells_a_shard(announced: Announced) -> None:
     announced.world.clock.advance(61)
     announced.tell()
     assert len(announced.told.receiver.posted) == 3
+
+
+def test_reconciliation_finds_what_nobody_tells(announced: Announced) -> None:
+    """A row that waits in the outbox is found once it has waited too long, and not when it is told of."""
+    announced.webhook()
+    transfer = announced.moved()
+    assert reconcile(announced.world.engine).clean
+    announced.world.clock.advance(timedelta(minutes=16))
+    found = reconcile(announced.world.engine)
+    assert (found.untold, found.clean) == ((transfer.id,), False)
+    announced.tell()
+    assert reconcile(announced.world.engine).clean
 
 
 def test_a_late_file_is_announced_once(announced: Announced) -> None:
