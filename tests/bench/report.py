@@ -131,22 +131,37 @@ class Report:
             lines.append(
                 f"| {one.workload} | {one.against} | {one.of} | {one.value:.2f} × | {one.minimum:.2f} × | {one.aim:.2f} × | {verdict} |"
             )
-        lines += [
-            "",
-            "| workload | tool | rate | client CPU s/GiB | server CPU s | emulator CPU s | peak RSS MB | runs | slowest/fastest |",
-        ]
-        lines += ["|---|---|---|---|---|---|---|---|---|"]
-        for row in self.results:
-            rate = f"{row.rate:,.0f} files/s" if row.small else f"{row.rate:,.0f} MB/s"
-            # Per GiB says nothing of files of some kilobytes.
-            cpu = f"{row.cpu_s:.1f} s in all" if row.small else f"{row.cpu_s_per_gib:.2f}"
-            lines.append(
-                f"| {row.workload} | {row.tool} | {rate} | {cpu} | {row.server_cpu_s:.1f} | {row.emulator_cpu_s:.1f} | "
-                f"{row.peak_rss_mb:.0f} | {row.runs} | {row.spread:.2f} |"
-            )
+        if self.results:
+            lines += ["", *_rates(self.results)]
+        if "fleet" in self.more:
+            lines += ["", *_fleet(self.more["fleet"])]
         if self.not_measured:
             lines += ["", "Not measured: " + "; ".join(f"{what} ({why})" for what, why in self.not_measured.items()) + "."]
         return "\n".join(lines)
+
+
+def _rates(results: Sequence[Outcome]) -> list[str]:
+    lines = ["| workload | tool | rate | client CPU s/GiB | server CPU s | emulator CPU s | peak RSS MB | runs | slowest/fastest |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|"]
+    for row in results:
+        rate = f"{row.rate:,.0f} files/s" if row.small else f"{row.rate:,.0f} MB/s"
+        # Per GiB says nothing of files of some kilobytes.
+        cpu = f"{row.cpu_s:.1f} s in all" if row.small else f"{row.cpu_s_per_gib:.2f}"
+        lines.append(
+            f"| {row.workload} | {row.tool} | {rate} | {cpu} | {row.server_cpu_s:.1f} | {row.emulator_cpu_s:.1f} | "
+            f"{row.peak_rss_mb:.0f} | {row.runs} | {row.spread:.2f} |"
+        )
+    return lines
+
+
+def _fleet(days: Sequence[dict[str, Any]]) -> list[str]:
+    lines = ["| workers | files a day | done in time | slots busy | median wait s | 99 % wait s | longest s | item writes/s at the peak |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
+    return lines + [
+        f"| {day['workers']:,} × {day['slots']} | {day['files']:,} | {'yes' if day['done_in_time'] else 'no'} | {day['busy']:.1%} | "
+        f"{day['wait_median']:,.1f} | {day['wait_p99']:,.1f} | {day['wait_longest']:,.1f} | {day['peak_item_writes_per_s']:,.0f} |"
+        for day in days
+    ]
 
 
 def chart(results: Sequence[Outcome]) -> str:

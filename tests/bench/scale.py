@@ -11,16 +11,20 @@ from typing import Final
 from deploy.local.process import Stack
 from tests.bench import fleet
 from tests.bench.measured import MB
-from tests.bench.outside import Outside
+from tests.bench.outside import FROM, Outside
+from tests.bench.peers import Case
 from tests.bench.report import Ratio, Report
-from tests.bench.rows import SCALED
 from tests.bench.whole import WholeEngine
-from tests.bench.workloads import QUARTER
+from tests.bench.workloads import FEW, QUARTER, WARM, Workload
 
 SLOTS: Final = 4
 """Transfers that a worker has in hand: threads that mostly wait for the server."""
 SETTINGS: Final = {"EFT_TENANT_WINDOW": "64"}
+DELAY: Final = 200.0
+"""Milliseconds to either end: long enough that a file is waited for, not worked at, on two processors."""
 MINIMUM: Final = 1.8
+"""Of two workers' rate over one's; of four workers', its square."""
+SHORT: Final = 2
 FLEETS: Final = (10, 30, 100, 300, 1000)
 FILES_A_DAY: Final = 10_000_000
 
@@ -38,42 +42,33 @@ def measure(directory: Path, report: Report) -> None:
 
 
 def _grow(directory: Path, report: Report, *, crews: Sequence[int]) -> dict[str, list[float]]:
-    """Returns the seconds that files took from their claim to their receipt, by kind."""
+    """Returns the seconds that files took from their claim to their receipt, by kind; nothing in the short form."""
     with Stack() as stack:
         outside = Outside(directory / "outside", stack)
         engine = WholeEngine(directory / "engine", stack, workers=1, concurrency=SLOTS, settings=SETTINGS)
-        # The first files pay for connections and imports.
-        engine.times(SCALED.case(outside, "warm"))
         seconds: dict[int, float] = {}
-        far: list[float] = []
+        each: dict[int, list[float]] = {}
         for crew in crews:
             for number in range(max(seconds, default=1), crew):
                 engine.add_worker(f"worker-{number + 1}")
+            # The first files pay for connections and imports.
+            engine.times(_case(outside, f"warm-{crew}", WARM, delay=DELAY))
             report.loads.append(round(os.getloadavg()[0], 2))
-            seconds[crew], each = engine.times(SCALED.case(outside, f"crew-{crew}"))
-            far = far or each
-        report.more["crews"] = {
-            str(crew): {"seconds": round(took, 2), "files": len(SCALED.workload.sizes)} for crew, took in seconds.items()
-        }
+            seconds[crew], each[crew] = engine.times(_case(outside, f"crew-{crew}", FEW, delay=DELAY))
+        report.more["crews"] = {str(crew): {"seconds": round(took, 2), "files": len(FEW.sizes)} for crew, took in seconds.items()}
+        name = f"workers, servers {DELAY:g} ms away"
         for crew in crews[1:]:
-            wanted = MINIMUM if crew == 2 else MINIMUM * MINIMUM
-            report.ratios.append(
-                Ratio(f"{crew} workers, servers 100 ms away", "1 worker", "rate", seconds[1] / seconds[crew], wanted, float(crew))
-            )
-        if len(crews) == 2:
+            minimum = MINIMUM ** (crew // 2)
+            report.ratios.append(Ratio(f"{crew} {name}", "1 worker", "rate", seconds[1] / seconds[crew], minimum, float(crew)))
+        if len(crews) == SHORT:
             return {}
-        near = _near(outside, engine)
-        return {"small, far": far, "small, near": near, "large": _large(outside, engine)}
+        near = engine.times(_case(outside, "near", FEW))[1]
+        outside.fill("sftp", QUARTER)
+        large = engine(outside, _case(outside, "large", QUARTER))
+        return {"small, far": each[1], "small, near": near, "large": [large.seconds * fleet.LARGE / (large.bytes / MB)]}
 
 
-def _near(outside: Outside, engine: WholeEngine) -> list[float]:
-    account, sink = outside.account("from-here"), outside.sink()
-    case = SCALED.case(outside, "near")
-    return engine.times(type(case)(account, sink, case.workload, "near"))[1]
-
-
-def _large(outside: Outside, engine: WholeEngine) -> list[float]:
-    outside.fill("sftp", QUARTER)
-    case = SCALED.case(outside, "large")
-    measured = engine(outside, type(case)(outside.account("from-here"), outside.sink(), QUARTER, "large"))
-    return [measured.seconds * fleet.LARGE / (measured.bytes / MB)]
+def _case(outside: Outside, into: str, workload: Workload, *, delay: float = 0) -> Case:
+    """From sshd to the sink, both equally far away."""
+    outside.fill("sftp", workload)
+    return Case(outside.account(FROM, delay=delay), outside.sink(delay=delay), workload, into)

@@ -54,6 +54,7 @@ QUARTER: Final = Workload("quarter", "1 × 256 MiB", (256 * MIB,))
 EIGHT: Final = Workload("eight", "8 × 256 MiB", (256 * MIB,) * 8)
 SMALL: Final = Workload("small", "2,000 × 10 KiB", (10 * KIB,) * 2000)
 FEW: Final = Workload("few", "48 × 10 KiB", (10 * KIB,) * 48)
+WARM: Final = Workload("warm", "16 × 10 KiB", (10 * KIB,) * 16)
 MIXED: Final = Workload(
     "mixed", "mixed: 500 × 10 KiB, 50 × 1 MiB, 4 × 64 MiB, 1 × 256 MiB", (10 * KIB,) * 500 + (MIB,) * 50 + (64 * MIB,) * 4 + (256 * MIB,)
 )
