@@ -82,11 +82,17 @@ def _left(body: Any) -> int:  # noqa: ANN401 - whatever boto3 takes as a body
 def aws_counted(patch: pytest.MonkeyPatch) -> Iterator[AwsCounted]:
     """Counts the requests of all clients that are built in the block."""
     counted = AwsCounted()
-    listeners: list[Any] = [("before-call", counted.asked), ("after-call", counted.answered)]
+    listeners: list[Any] = [("before-call", counted.asked), ("before-call", _as_bytes), ("after-call", counted.answered)]
     with patch.context() as patched:
         # Where botocore itself, and moto, hang what every client is to do.
         patched.setattr(botocore.handlers, "BUILTIN_HANDLERS", [*botocore.handlers.BUILTIN_HANDLERS, *listeners])
         yield counted
+
+
+def _as_bytes(params: dict[str, Any], **_: object) -> None:
+    """Bodies are bytearrays; moto in this process, which no HTTP client stands before, takes bytes alone."""
+    if isinstance(params["body"], bytearray):
+        params["body"] = bytes(params["body"])
 
 
 @dataclass
