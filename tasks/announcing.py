@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 LENGTH: Final = timedelta(seconds=15)
 """Of a slice: other shards wait for a worker, too."""
+LOOK: Final = 25
+"""Rows of a shard that beat looks at: the first ones may be told already, or be a later release's."""
 AT_ONCE: Final = 16
 """Destinations that one task speaks to at the same time."""
 
@@ -42,9 +44,9 @@ def ask(ports: Engine) -> None:
         return
     outbox, now = ports.announcing.outbox, ports.clock.now()
     for shard in range(outbox.shards):
-        if outbox.untold(shard, limit=1):
+        if outbox.untold(shard, limit=LOOK):
             app.send_task("eft.announce", kwargs={"shard": shard}, queue=ANNOUNCE)
-        if outbox.due(shard, before=now, limit=1):
+        if outbox.due(shard, before=now, limit=LOOK):
             app.send_task("eft.catch_up", kwargs={"shard": shard}, queue=ANNOUNCE)
 
 
