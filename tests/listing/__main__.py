@@ -49,6 +49,8 @@ class Poll:
     """What one poll took."""
 
     seconds: float
+    cpu: float
+    """Seconds of this process's."""
     grown: int
     """MiB by which this process was larger at its largest than before."""
     sftp: Counter[str]
@@ -60,10 +62,9 @@ class Poll:
         """Returns the figures."""
         asked = ", ".join(f"{count} {name}" for name, count in sorted(self.dynamodb.items()))
         files = ", ".join(f"{count} {what}" for what, count in self.files.items() if count)
-        return (
-            f"{title}: {self.seconds:.1f} s in {self.runs} slice(s), +{self.grown} MiB, {self.sftp['READDIR']} READDIR of "
-            f"{self.sftp.total()} SFTP requests, {self.dynamodb.total()} to DynamoDB ({asked}); {files}\n"
-        )
+        took = f"{self.seconds:.1f} s ({self.cpu:.1f} s of CPU) in {self.runs} slice(s), +{self.grown} MiB"
+        sftp = f"{self.sftp['READDIR']} READDIR of {self.sftp.total()} SFTP requests"
+        return f"{title}: {took}, {sftp}, {self.dynamodb.total()} to DynamoDB ({asked}); {files}\n"
 
 
 def main() -> int:
@@ -109,16 +110,16 @@ def _poll(engine: Engine, flow: Flow) -> Poll:
         sftp = counting.enter_context(_sftp_counted())
         dynamodb = counting.enter_context(_dynamodb_counted(engine))
         message: Message | None = run_flow(engine, flow)[0]
-        before, began, runs = _memory("VmRSS"), time.monotonic(), 0
+        before, began, cpu, runs = _memory("VmRSS"), time.monotonic(), time.process_time(), 0
         Path("/proc/self/clear_refs").write_text("5")
         while message is not None:
             runs += 1
             piece = Slice(worker="w", clock=engine.clock, length=timedelta(seconds=45), limits=engine.limits)
             follow = discover(engine, message.ids[0], piece)
             message = next((one for one in follow if one.ids == message.ids), None)
-        seconds, grown = time.monotonic() - began, _memory("VmHWM") - before
+        seconds, used, grown = time.monotonic() - began, time.process_time() - cpu, _memory("VmHWM") - before
     (latest,) = engine.ledger.fires(flow, limit=1)
-    return Poll(seconds, grown // 1024, sftp, dynamodb, latest.outcome or {}, runs)
+    return Poll(seconds, used, grown // 1024, sftp, dynamodb, latest.outcome or {}, runs)
 
 
 @contextmanager
