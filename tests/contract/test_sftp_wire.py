@@ -14,7 +14,8 @@ from uuid import uuid4
 import pytest
 
 from eft.adapters.sftp.pipe import PatientSocket
-from eft.adapters.sftp.session import LARGEST_SIZE, SAFE_SIZE, Session, Shorter, habits_of
+from eft.adapters.sftp.reading import Shorter
+from eft.adapters.sftp.session import LARGEST_SIZE, SAFE_SIZE, Session, habits_of
 from eft.adapters.sftp.store import SftpStore
 from eft.adapters.sftp.wire import Code, Kind, Refused, string, uint32, uint64
 from eft.domain.endpoint import SftpEndpoint
@@ -316,6 +317,73 @@ def test_an_abandoned_read_leaves_no_replies_behind() -> None:
     assert session.lstat(b"/a").size == len(content)
     assert session.wire._arrived == {}
     assert session.wire._forgotten == set()
+
+
+def _read(store: SftpStore, file: RemoteFile, start: int, size: int) -> bytes:
+    return b"".join(bytes(chunk) for chunk in store.read(file, start=start, size=size))
+
+
+def _far(store: SftpStore) -> SftpStore:
+    store.session.round_trip = 0.1
+    return store
+
+
+def test_a_far_server_is_asked_for_the_next_part_at_once() -> None:
+    """Parts that follow each other are read from one opened file, and the next one's requests leave before this one is done with."""
+    content = bytes(range(256)) * 20_000
+    script = Script(File(content))
+    store = _far(store_on(script))
+    file = store.stat(remote_path("a"))
+    sizes = [1_000_001, 2_000_000, 1, len(content) - 3_000_002]
+    came = []
+    for number, size in enumerate(sizes):
+        came.append(_read(store, file, sum(sizes[:number]), size))
+        if number == 0:
+            assert [kind for kind, _ in script.requests].count(Kind.READ) * SAFE_SIZE > 2_000_000
+    assert b"".join(came) == content
+    kinds = [kind for kind, _ in script.requests]
+    assert (kinds.count(Kind.OPEN), kinds.count(Kind.FSTAT)) == (1, len(sizes))
+    assert store.session.at_rest
+
+
+def test_what_was_read_ahead_in_vain_is_let_go() -> None:
+    """Another part or file than the one that follows is read from the file opened anew; what was kept is closed."""
+    content = bytes(range(256)) * 4_000
+    script = Script(File(content))
+    store = _far(store_on(script))
+    file = store.stat(remote_path("a"))
+    assert _read(store, file, 0, 100_000) == content[:100_000]
+    assert not store.session.at_rest
+    assert _read(store, file, 500_000, 100_000) == content[500_000:600_000]
+    store.session.let_go()
+    assert store.session.at_rest
+    assert store.stat(remote_path("a")) == file
+    assert store.session.wire._arrived == {}
+    kinds = [kind for kind, _ in script.requests]
+    assert (kinds.count(Kind.OPEN), kinds.count(Kind.CLOSE)) == (2, 2)
+
+
+def test_a_near_server_is_asked_for_nothing_in_vain() -> None:
+    """Where a round trip costs nothing, nothing is asked for beyond the part."""
+    script = Script(File(bytes(1_000_000)))
+    store = store_on(script)
+    store.session.round_trip = 0.0
+    assert len(_read(store, store.stat(remote_path("a")), 0, 100_000)) == 100_000
+    assert sum(int.from_bytes(body[-4:], "big") for kind, body in script.requests if kind == Kind.READ) == 100_000
+    assert store.session.at_rest
+
+
+def test_a_part_read_ahead_of_a_change_is_refused() -> None:
+    """A file that shrank after its bytes were asked for is `source_changed`."""
+    served = File(bytes(1_000_000))
+    store = _far(store_on(Script(served)))
+    file = store.stat(remote_path("a"))
+    assert len(_read(store, file, 0, 100_000)) == 100_000
+    served.content = bytes(300_000)
+    with pytest.raises(Permanent) as error:
+        _read(store, file, 100_000, 100_000)
+    assert error.value.reason == "source_changed"
+    assert store.session.at_rest
 
 
 # -- listing -------------------------------------------------------------------------------------------------------------

@@ -173,6 +173,7 @@ class SftpConnections:
             return connect(endpoint, anew, self._patience), self._digest(anew)
 
     def _give_back(self, slot: _Slot, *, fit: bool) -> None:
+        slot.connection.session.let_go()
         with self._lock:
             self._used.discard(slot)
             fit = fit and not slot.lost and slot.connection.usable and slot.connection.session.at_rest

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from eft.adapters.sftp.reading import Reading
 from eft.adapters.sftp.wire import Attributes, Code, Kind, Pipe, Refused, Reply, Wire, string, uint32, uint64
 from eft.domain.parts import MIB
 from eft.ports import Bytes
@@ -21,8 +22,8 @@ MOST_AHEAD = 16 * MIB
 ASSUMED_SPEED = 250_000_000
 """Bytes per second that a path is thought to carry: with its round trip, this tells how much must be under way to fill it."""
 MOST_REQUESTS = 256
-REFILL = 4
-"""Requests that are sent together."""
+FAR = 0.005
+"""Seconds of round trip from which a file's following bytes are asked for before anybody wants them."""
 
 READ, WRITE, CREATE, EXCLUSIVE = 0x01, 0x02, 0x08, 0x20
 """Flags of OPEN."""
@@ -66,10 +67,6 @@ class Entry:
     attributes: Attributes
 
 
-class Shorter(Exception):
-    """A file ended before the range asked for."""
-
-
 class Session:
     """Requests on one wire. Raises `Refused` for error statuses, and the wire's own errors."""
 
@@ -87,12 +84,18 @@ class Session:
             self.wire.call(Kind.REALPATH, string(b".")).expect(Kind.NAME)
         self.round_trip = time.monotonic() - began
         self._handles: set[bytes] = set()
+        self._kept: tuple[bytes, Reading] | None = None
         self._ahead = min(MOST_AHEAD, max(LEAST_AHEAD, int(self.round_trip * ASSUMED_SPEED)))
 
     @property
     def at_rest(self) -> bool:
         """Whether nothing is open, so that no forgotten iterator can use the session any more."""
         return not self._handles
+
+    @property
+    def far(self) -> bool:
+        """Whether each round trip counts."""
+        return self.round_trip >= FAR
 
     @property
     def reads_ahead(self) -> int:
@@ -206,29 +209,38 @@ class Session:
         Raises:
             Shorter: the file ends before.
         """
-        wire, end = self.wire, start + size
-        asked: deque[tuple[int, int, int]] = deque()
-
-        def ask(offset: int, length: int) -> tuple[int, int, int]:
-            return wire.post(Kind.READ, handle, uint64(offset), uint32(length)), offset, length
-
+        reading = Reading(self, handle, start=start)
         try:
-            while start < end or asked:
-                if len(asked) <= max(0, self.reads_ahead - REFILL):
-                    while start < end and len(asked) < self.reads_ahead:
-                        length = min(self.read_size, end - start)
-                        asked.append(ask(start, length))
-                        start += length
-                ident, offset, length = asked.popleft()
-                held = self._read_reply(wire.take(ident), length)
-                if len(held) < length:
-                    asked.appendleft(ask(offset + len(held), length - len(held)))
-                    # The most that this server gives, or the end of the file: either way asking for more is of no use.
-                    self.read_size = max(SAFE_SIZE, min(self.read_size, len(held)))
-                yield held
+            yield from reading.chunks(start + size, ahead_to=start + size)
         finally:
-            for ident, _, _ in asked:
-                wire.forget(ident)
+            reading.forget()
+
+    def reads_at_most(self, size: int) -> None:
+        """Asks for less from now on: the most that this server gives, or the end of a file: either way more is of no use."""
+        self.read_size = max(SAFE_SIZE, min(self.read_size, size))
+
+    def keep(self, path: bytes, reading: Reading) -> None:
+        """Keeps a reading for whoever goes on where it stands."""
+        self.let_go()
+        self._kept = (path, reading)
+
+    def resume(self, path: bytes, start: int) -> Reading | None:
+        """Returns the reading that was kept, if it is of that file and stands there; any other is left."""
+        if self._kept is not None and self._kept[0] == path and self._kept[1].at == start:
+            (_, reading), self._kept = self._kept, None
+            return reading
+        self.let_go()
+        return None
+
+    def keeps(self, reading: Reading) -> bool:
+        """Returns whether it is this reading that is kept."""
+        return self._kept is not None and self._kept[1] is reading
+
+    def let_go(self) -> None:
+        """Leaves the reading that was kept."""
+        if self._kept is not None:
+            (_, reading), self._kept = self._kept, None
+            reading.leave()
 
     def post_write(self, handle: bytes, offset: int, held: Bytes) -> int:
         """Sends bytes to be written and returns the request's id, for `wire.take`."""
@@ -238,17 +250,6 @@ class Session:
         handle = string(bytes(reply.expect(Kind.HANDLE).string()))
         self._handles.add(handle)
         return handle
-
-    def _read_reply(self, reply: Reply, length: int) -> memoryview:
-        try:
-            held = reply.expect(Kind.DATA).string()
-        except Refused as refused:
-            if refused.code == Code.EOF:
-                raise Shorter from None
-            raise
-        if not 0 < len(held) <= length:
-            raise self.wire.broke(f"{len(held)} bytes instead of {length}", reason="protocol_error")
-        return held
 
     def _learn_limits(self) -> None:
         try:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from eft.adapters.sftp.reading import Shorter
 from eft.adapters.sftp.rooted import Rooted
-from eft.adapters.sftp.session import CREATE, EXCLUSIVE, POSIX_RENAME, READ, WRITE, Session, Shorter
+from eft.adapters.sftp.session import CREATE, EXCLUSIVE, POSIX_RENAME, READ, WRITE, Session
 from eft.adapters.sftp.wire import Code, Kind, Refused
 from eft.domain.endpoint import RenameMode, SftpEndpoint
 from eft.domain.fingerprint import RemoteFile

@@ -6,8 +6,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from eft.adapters.sftp.reading import Reading, Shorter
 from eft.adapters.sftp.rooted import MISSING, Rooted, fingerprint, kind_of
-from eft.adapters.sftp.session import READ, Entry, Shorter
+from eft.adapters.sftp.session import READ, Entry
 from eft.adapters.sftp.wire import Attributes, Kind, Refused
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.names import RemotePath, directory_path, display, is_token, parent, remote_path
@@ -75,29 +76,37 @@ class SftpSource(Rooted):
             NotFound: `source_missing`.
             Transient: `read_failed`, `stalled`, `connection_lost`.
         """
-        session = self.session
+        session, path = self.session, self.at(file.path)
+        reading = session.resume(path, start)
         try:
-            handle = session.open(self.at(file.path), READ)
+            reading = reading or Reading(session, session.open(path, READ), start=start)
         except Refused as refused:
             raise self.error(refused, file.path, failed="read_failed") from None
-        asked = session.ask_attributes(handle)
+        asked = session.ask_attributes(reading.handle)
+        end, last = start + size, None
         try:
-            held = session.read(handle, start=start, size=size)
-            # The first requests leave together with the question for the size, so that it costs no round trip.
-            first = next(held, None)
+            # A server far away is asked for the part that follows before this one is written.
+            held = reading.chunks(end, ahead_to=max(end, file.size) if session.far else end)
+            for chunk in held:
+                if last is not None:
+                    yield last
+                last = chunk
+            # Asked first and looked at last: the question for the size costs no round trip.
             now = session.wire.take(asked).expect(Kind.ATTRS).attributes()
             if now.size is not None and now.size != file.size:
                 raise _changed(file, f"it has {now.size} bytes now")
-            if first is not None:
-                yield first
-            yield from held
+            if reading.ahead:
+                session.keep(path, reading)
+            if last is not None:
+                yield last
         except Shorter:
             raise _changed(file, "it ended early") from None
         except Refused as refused:
             raise self.error(refused, file.path, failed="read_failed") from None
         finally:
             session.wire.forget(asked)
-            session.drop(handle)
+            if not session.keeps(reading):
+                reading.leave()
 
     def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:
         """Renames without ever overwriting: MISSING when there is nothing to move, else EXISTS when the target is taken.

@@ -1,0 +1,95 @@
+"""One open file that is read in order, with requests under way ahead of what was taken."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from eft.adapters.sftp.wire import Code, Kind, Refused, Reply, uint32, uint64
+
+if TYPE_CHECKING:
+    from eft.adapters.sftp.session import Session
+
+REFILL = 4
+"""Requests that are sent together."""
+
+
+class Shorter(Exception):
+    """A file ended before the range asked for."""
+
+
+class Reading:
+    """A place in an open file. Whoever is done with it leaves it, or keeps it for the range that follows (`Session.keep`)."""
+
+    def __init__(self, session: Session, handle: bytes, *, start: int) -> None:
+        self._session = session
+        self.handle = handle
+        self.at = start
+        """The byte that comes next."""
+        self._next = start
+        """The byte that is asked for next."""
+        self._asked: deque[tuple[int, int, int]] = deque()
+        """Requests under way, in the file's order: id, offset, length."""
+        self._left = memoryview(b"")
+        """Bytes at hand from `at` on: what came beyond the end of a range."""
+
+    @property
+    def ahead(self) -> bool:
+        """Whether more was asked for than was taken."""
+        return self.at < self._next
+
+    def chunks(self, end: int, *, ahead_to: int) -> Iterator[memoryview]:
+        """Yields the bytes up to `end`, in order, while those up to `ahead_to` are asked for.
+
+        Raises:
+            Shorter: the file ends before.
+            Refused: the server refuses to read.
+        """
+        while self.at < end:
+            held, self._left = self._left or self._arrived(ahead_to), memoryview(b"")
+            fits = min(len(held), end - self.at)
+            self._left = held[fits:]
+            self.at += fits
+            yield held[:fits]
+
+    def forget(self) -> None:
+        """Gives up what is under way."""
+        for ident, _, _ in self._asked:
+            self._session.wire.forget(ident)
+        self._asked.clear()
+        self._left = memoryview(b"")
+        self._next = self.at
+
+    def leave(self) -> None:
+        """Gives up what is under way, and closes the file."""
+        self.forget()
+        self._session.drop(self.handle)
+
+    def _arrived(self, ahead_to: int) -> memoryview:
+        session = self._session
+        if len(self._asked) <= max(0, session.reads_ahead - REFILL):
+            while self._next < ahead_to and len(self._asked) < session.reads_ahead:
+                length = min(session.read_size, ahead_to - self._next)
+                self._asked.append(self._ask(self._next, length))
+                self._next += length
+        ident, offset, length = self._asked.popleft()
+        held = self._data(session.wire.take(ident), length)
+        if len(held) < length:
+            self._asked.appendleft(self._ask(offset + len(held), length - len(held)))
+            session.reads_at_most(len(held))
+        return held
+
+    def _ask(self, offset: int, length: int) -> tuple[int, int, int]:
+        return self._session.wire.post(Kind.READ, self.handle, uint64(offset), uint32(length)), offset, length
+
+    def _data(self, reply: Reply, length: int) -> memoryview:
+        try:
+            held = reply.expect(Kind.DATA).string()
+        except Refused as refused:
+            if refused.code == Code.EOF:
+                raise Shorter from None
+            raise
+        if not 0 < len(held) <= length:
+            raise self._session.wire.broke(f"{len(held)} bytes instead of {length}", reason="protocol_error")
+        return held
