@@ -11,7 +11,7 @@ import threading
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeGuard, TypeVar
 
@@ -27,7 +27,7 @@ from eft.domain.ownership import Intent, Mode, Standing
 from eft.domain.parts import PartDone
 from eft.domain.transfer import FINAL, RESTING, State, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
-from eft.ports import Due, Durability, Fire, Page, Remembered, Reservation
+from eft.ports import Due, Durability, Fire, Page, Remembered, Reservation, Run
 from eft.ports.announcing import Listening
 
 START: Final = datetime(2025, 1, 6, 9, 0, tzinfo=UTC)
@@ -123,7 +123,7 @@ class _Fire:
     partition: int
     due_at: datetime | None
     outcome: dict[str, int] | None = None
-    runs: int = 0
+    run: Run = field(default_factory=lambda: Run(0))
 
 
 class FakeLedger(_Fake):
@@ -306,15 +306,21 @@ class FakeLedger(_Fake):
             self._fires[key] = _Fire(partition=partition, due_at=_cut(at) if outcome is None else None, outcome=outcome)
             return True
 
-    def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> int | None:
+    def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> Run | None:
         with self._called("begin_fire"):
             fire = self._fires.get((flow.tenant, flow.id, name))
             if fire is None:
-                return 1
+                return Run()
             if fire.outcome is not None:
                 return None
-            fire.runs, fire.due_at = fire.runs + 1, _cut(until)
-            return fire.runs
+            fire.run, fire.due_at = replace(fire.run, number=fire.run.number + 1), _cut(until)
+            return fire.run
+
+    def fire_goes_on(self, flow: Flow, *, name: str, created: int, refused: int) -> None:
+        with self._called("fire_goes_on"):
+            fire = self._fires.get((flow.tenant, flow.id, name))
+            if fire is not None and fire.outcome is None:
+                fire.run = replace(fire.run, created=fire.run.created + created, refused=fire.run.refused + refused)
 
     def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
         with self._called("fire_done"):

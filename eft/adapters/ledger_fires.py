@@ -20,7 +20,7 @@ from eft.domain.flow import Flow
 from eft.domain.instants import fire_moment, fire_time, instant, millis
 from eft.domain.memory import Memory, chunks_of, memory_of
 from eft.domain.transfer import ROW_FORMAT
-from eft.ports import Clock, Fire
+from eft.ports import Clock, Fire, Run
 
 _HEAD: Final = "M"
 _KINDS: Final = ("S#", "R#now-", "R#past-", "R#late-", "R#warn-")
@@ -45,7 +45,7 @@ class FireRows:
         done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
         return done or (stands is not None and stands["created_by"] == nonce)
 
-    def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> int | None:
+    def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> Run | None:
         """One request."""
         done, row = self._table.update(
             *fire_key(flow.tenant, flow.id, name),
@@ -54,8 +54,17 @@ class FireRows:
             values={":until": millis(until), ":one": 1},
         )
         if done and row is not None:
-            return int(row["runs"])
-        return 1 if row is None else None
+            return Run(row["runs"], row.get("created_so_far", 0), row.get("refused_so_far", 0))
+        return Run() if row is None else None
+
+    def fire_goes_on(self, flow: Flow, *, name: str, created: int, refused: int) -> None:
+        """One request. Repeated after a lost answer it adds once more, which shows in the counts and nowhere else."""
+        self._table.update(
+            *fire_key(flow.tenant, flow.id, name),
+            "ADD #created_so_far :created, #refused_so_far :refused",
+            condition="attribute_exists(#pk) AND attribute_not_exists(#outcome)",
+            values={":created": created, ":refused": refused},
+        )
 
     def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
         """One request."""

@@ -70,11 +70,11 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     if not remembered.same_as(memory):
         # Somebody else's is as good: it costs questions and looks.
         engine.ledger.remember(flow, remembered)
-    if not complete:
-        return [*messages, Message(step=Step.DISCOVER, ids=(fire_id,))]
-    pause = _next_look(engine, flow, looking, run)
+    pause = _next_look(engine, flow, looking, run.number) if complete else timedelta(0)
     if pause is not None:
+        engine.ledger.fire_goes_on(flow, name=name, created=counts["created"], refused=counts["refused"])
         return [*messages, Message(step=Step.DISCOVER, ids=(fire_id,), delay=pause)]
+    counts.update(created=run.created, refused=run.refused)
     engine.ledger.fire_done(flow, name=name, outcome=dict(counts))
     log.info("discovered", extra={"tenant": tenant, "flow": flow_id, "fire": name, "files": dict(counts)})
     return messages

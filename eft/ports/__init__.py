@@ -20,7 +20,7 @@ from eft.ports.files import (
     Uploading,
 )
 from eft.ports.regions import Durability, Lease, Ownership, OwnershipTable, Remembered
-from eft.ports.rows import Due, Fire, Ledger, Limits, Page, Registry, Reservation, Secrets
+from eft.ports.rows import Due, Fire, Ledger, Limits, Page, Registry, Reservation, Run, Secrets
 
 __all__ = [
     "Announcing",
@@ -51,6 +51,7 @@ __all__ = [
     "Registry",
     "Remembered",
     "Reservation",
+    "Run",
     "Secrets",
     "Sink",
     "Source",

@@ -47,6 +47,15 @@ class Fire:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a fire, and what those before it did."""
+
+    number: int = 1
+    created: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
     """A page of a listing and the cursor of the next, None at the end."""
 
@@ -142,11 +151,14 @@ class Ledger(Protocol):
         It is due at `at`; with an outcome it has ended already, and is only on record.
         """
 
-    def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> int | None:
-        """Notes one more run of a fire IF it has not ended, which is due again at `until`; returns how many there are, None if it has.
+    def begin_fire(self, flow: Flow, *, name: str, until: datetime) -> Run | None:
+        """Notes one more run of a fire IF it has not ended, which is due again at `until`; returns the run, None if it has.
 
         A fire that is not there counts as its first run: it is another region's.
         """
+
+    def fire_goes_on(self, flow: Flow, *, name: str, created: int, refused: int) -> None:
+        """Adds what a run did that was not the fire's last; nothing happens if the fire has ended."""
 
     def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
         """Notes that a fire's discover has ended, with counts; nothing happens if it is noted already."""

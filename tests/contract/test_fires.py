@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from eft.domain.memory import Look, Memory
-from eft.ports import Due, Fire
+from eft.ports import Due, Fire, Run
 from tests.contract.rows import LEASE, Rows
 
 SECOND = timedelta(seconds=1)
@@ -17,7 +17,7 @@ def test_each_run_of_a_fire_is_counted_until_it_ends(rows: Rows) -> None:
     """A run moves the time at which the fire is due again; one that has ended begins no more."""
     flow, now = rows.flow(), rows.clock.now()
     rows.ledger.fire(flow, at=now, name="now-1", partition=rows.partition)
-    assert [rows.ledger.begin_fire(flow, name="now-1", until=now + n * LEASE) for n in (1, 2)] == [1, 2]
+    assert [rows.ledger.begin_fire(flow, name="now-1", until=now + n * LEASE) for n in (1, 2)] == [Run(1), Run(2)]
     assert rows.ledger.due(rows.partition, before=now + LEASE) == []
     assert rows.ledger.due(rows.partition, before=now + 2 * LEASE) == [Due("fire", f"{rows.tenant}/{flow.id}/now-1", now + 2 * LEASE)]
     rows.ledger.fire_done(flow, name="now-1", outcome={})
@@ -27,7 +27,7 @@ def test_each_run_of_a_fire_is_counted_until_it_ends(rows: Rows) -> None:
 
 def test_a_fire_of_another_region_begins_without_a_row(rows: Rows) -> None:
     """It is carried out, and leaves nothing that a sweep would find."""
-    assert rows.ledger.begin_fire(rows.flow(), name="now-1", until=rows.clock.now()) == 1
+    assert rows.ledger.begin_fire(rows.flow(), name="now-1", until=rows.clock.now()) == Run()
     assert rows.ledger.due(rows.partition, before=rows.clock.now() + LEASE) == []
 
 
@@ -82,3 +82,18 @@ def test_a_fire_that_is_only_on_record_is_never_due(rows: Rows) -> None:
     assert rows.ledger.begin_fire(flow, name="late-20250106T110000", until=now) is None
     assert rows.ledger.due(rows.partition, before=now + LEASE) == []
     assert rows.ledger.fires(flow, limit=2) == [Fire("late-20250106T110000", {"found": 0})]
+
+
+def test_what_earlier_runs_did_is_added_up(rows: Rows) -> None:
+    """Until the fire has ended; a fire that is not there stays so."""
+    flow, now = rows.flow(), rows.clock.now()
+    rows.ledger.fire_goes_on(flow, name="now-1", created=1, refused=1)
+    assert rows.ledger.fires(flow, limit=1) == []
+    rows.ledger.fire(flow, at=now, name="now-1", partition=rows.partition)
+    for _ in range(2):
+        rows.ledger.begin_fire(flow, name="now-1", until=now)
+        rows.ledger.fire_goes_on(flow, name="now-1", created=3, refused=1)
+    assert rows.ledger.begin_fire(flow, name="now-1", until=now) == Run(3, created=6, refused=2)
+    rows.ledger.fire_done(flow, name="now-1", outcome={})
+    rows.ledger.fire_goes_on(flow, name="now-1", created=3, refused=1)
+    assert rows.ledger.begin_fire(flow, name="now-1", until=now) is None

@@ -47,6 +47,9 @@ def test_a_long_listing_goes_on_in_the_next_slice(world: World) -> None:
         world.queue += discover(world.engine, fire.ids[0], world.slice(leaving=leaving))
         counts.append(len(world.ledger.rows()))
     assert counts[-1] == 250
+    (shown,) = world.ledger.fires(flow, limit=1)
+    assert shown.outcome is not None
+    assert shown.outcome["created"] == 250
     assert counts[0] == 100
     messages = [one for one in world.queue if one.step is Step.DISCOVER]
     assert {one.ids for one in messages} == {fire.ids}
