@@ -91,10 +91,16 @@ def test_what_came_in_time_counts(world: World, came: list[timedelta], files: in
 
 
 def test_any_number_of_beats_raise_once(world: World) -> None:
-    """Each with a memory of its own, or none."""
+    """Each with a memory of its own, or none; what others have been told of does not come into the outbox again."""
     expecting(world)
     world.clock.advance(DEADLINE + HOUR - world.clock.now())
     assert [len(late(world.engine, ALL, judged=set())) for _ in range(4)] == [1, 0, 0, 0]
+    assert world.engine.announcing is not None
+    outbox = world.engine.announcing.outbox
+    (untold,) = [one for shard in range(outbox.shards) for one in outbox.untold(shard, limit=9)]
+    outbox.told(untold)
+    assert late(world.engine, ALL, judged=set()) == []
+    assert [one for shard in range(outbox.shards) for one in outbox.untold(shard, limit=9)] == []
 
 
 def test_a_beat_that_was_killed_is_made_up_for(world: World) -> None:
