@@ -128,6 +128,8 @@ class Commit(Frozen):
     region_epoch: int
     attempted: bool = False
     """D6 is noted as attempted; recorded where recovery would ask for it."""
+    abandoned: bool = False
+    """A person has decided to do without this token; it may be removed already, so its absence says nothing any more."""
 
 
 class Receipt(Frozen):

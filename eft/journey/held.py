@@ -59,6 +59,9 @@ def _write_off(work: Work) -> bool:
     commit, transfer = work.transfer.commit, work.transfer
     if commit is None or transfer.held_from is State.DELIVERED:
         return False
+    commit = commit.model_copy(update={"abandoned": True})
+    transfer = transfer.with_(commit=commit)
+    work.save(transfer)
     work.engine.ownership.abandon(
         Intent(
             partition=transfer.partition,

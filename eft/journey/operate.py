@@ -60,7 +60,7 @@ def redrive(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
 
     Raises:
         NotFound: `transfer_unknown`; Permanent: `not_resting`: it is neither dead nor held; `no_evidence`: the other region may have
-        delivered it alone.
+        delivered it alone; `undecided`: a decision about it broke off.
     """
     seen = owned_transfer(engine, tenant, transfer_id)
     if seen.reason in {"name_invalid", "is_symlink"}:
@@ -69,7 +69,7 @@ def redrive(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
     work = take_resting(engine, seen, frozenset({State.DEAD, State.HELD}), reason="not_resting")
     transfer = work.transfer
     with _put_down_if_refused(work):
-        _refuse_without_evidence(transfer)
+        _refuse_undecided(transfer)
     again = transfer.held_from if transfer.held_from in TOO_LATE else State.ACCEPTED if transfer.staged is None else State.STAGED
     due_at = work.now() + engine.tuning.stall
     changed = transfer.with_(redrives=transfer.redrives + 1, claim_until=None, due_at=due_at)
@@ -156,7 +156,10 @@ def _refuse_late(transfer: Transfer) -> None:
         raise Permanent(msg, reason="too_late")
 
 
-def _refuse_without_evidence(transfer: Transfer) -> None:
+def _refuse_undecided(transfer: Transfer) -> None:
+    if transfer.state is State.HELD and transfer.commit is not None and transfer.commit.abandoned:
+        msg = f"a decision about transfer {transfer.id} was begun, and its token given up: decide again"
+        raise Permanent(msg, reason="undecided")
     if transfer.state is State.HELD and transfer.reason == "no_evidence":
         msg = f"the other region may have delivered transfer {transfer.id} alone: rejoin decides, or ask the receiver and decide"
         raise Permanent(msg, reason="no_evidence")

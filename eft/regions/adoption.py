@@ -47,11 +47,13 @@ def _lacking(engine: Engine, number: int, peer: Peer, region_epoch: int) -> dict
         with suppress(EftError):
             rows[one] = engine.ledger.load(one)
     stale = {one: row for one, row in rows.items() if row.region_epoch < region_epoch and row.state not in FINAL}
-    ended = {one for one in sorted(stale) if (entry := peer.own.journal_entry(one)) is not None and entry.closed}
-    for one in sorted(ended):
+    missing = entries.keys() - known
+    # Read consistently: the index of open entries may still show what was given up a moment before this region became home.
+    ended = {one for one in sorted(stale.keys() | missing) if (entry := peer.own.journal_entry(one)) is not None and entry.closed}
+    for one in sorted(ended & stale.keys()):
         # Its end is with the peer, or in the journal alone.
         engine.ledger.adopt(stale[one].with_(region_epoch=region_epoch, elsewhere=peer.region, fence=0, claim_until=None, due_at=None))
-    journalled = {one: _journalled(entry) for one, entry in entries.items() if one not in known}
+    journalled = {one: _journalled(entry) for one, entry in entries.items() if one in missing}
     found = {one: row for one, row in (journalled | stale).items() if row is not None}
     return {one: row for one, row in found.items() if one not in ended}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from eft.domain.transfer import State, Step, Transfer
-from eft.errors import Permanent
+from eft.errors import Permanent, Transient, Undecidable
 from eft.journey.held import Decision, decide
 from eft.journey.messages import Message
 from eft.journey.operate import cancel, redrive
@@ -115,3 +115,28 @@ def test_what_is_held_without_a_token_keeps_no_path(world: World) -> None:
     redrive(world.engine, TENANT, transfer.id, "op")
     assert world.until_rest(transfer).state is State.HELD
     assert world.ledger.holder("s3-b", "out/a.bin") is None
+
+
+def test_a_decision_that_broke_off_is_taken_again_not_redriven(world: World) -> None:
+    """Its token may be removed already: that it is gone is no sign that the receiver has the file."""
+    transfer = world.submit("s3-b", "sftp-b", path="in/b.bin", receiver_removes=True)
+    world.server("s3-b").put("in/b.bin", b"x")
+    server = world.server("sftp-b")
+
+    def refuse(label: str) -> None:
+        if label == "commit:before":
+            raise Undecidable("not now", reason="rename_half_done")
+        if label == "consume:after":
+            raise Transient("the connection was lost", reason="connection_lost", endpoint="sftp-b")
+
+    server.watch = refuse
+    assert world.until_rest(transfer).state is State.HELD
+    with pytest.raises(Transient):
+        decide(world.engine, TENANT, transfer.id, Decision.DELIVER, by="op", why="the receiver has nothing")
+    server.watch = lambda _: None
+    with pytest.raises(Permanent) as error:
+        redrive(world.engine, TENANT, transfer.id, "another")
+    assert error.value.reason == "undecided"
+    decide(world.engine, TENANT, transfer.id, Decision.DELIVER, by="op", why="the receiver has nothing")
+    assert world.until_rest(transfer).state is State.SETTLED
+    assert server.appeared["out/a.bin"] == 1
