@@ -343,6 +343,21 @@ def test_a_server_that_ignores_an_exchange_is_left(ends: Ends, monkeypatch: pyte
         receive_all()
 
 
+def test_a_window_that_stays_small_is_used_all_the_same() -> None:
+    """A burst waits a moment for a window that opens by drops, and no longer; it never sends more than the window lets out."""
+    channel = paramiko.Channel(0)
+    channel.out_max_packet_size = 32_768
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        burst_pipe = pipe.BurstPipe(paramiko.Transport(ours), channel)
+        for window, granted in ((1_000_000, [32_704] * 8), (700, [700]), (40_000, [32_704, 7_296])):
+            channel.out_window_size = window
+            assert burst_pipe._grants(8 * 32_704) == granted
+        channel.closed = True
+        with pytest.raises(ConnectionResetError):
+            burst_pipe._grants(1)
+
+
 # -- the buffer of a channel -----------------------------------------------------------------------------------------------
 
 

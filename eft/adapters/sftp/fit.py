@@ -82,6 +82,7 @@ def try_packets() -> None:
     channel = paramiko.Channel(0)
     channel.out_window_size, channel.out_max_packet_size = 100_000, 32_768
     with channel.lock:
+        _expect(channel.out_buffer_cv.wait_for(lambda: channel.out_window_size > 0, 1), "the window's condition")
         _expect(channel._wait_for_send_window(100) == 100, "the window")  # type: ignore[attr-defined] # noqa: PLR2004, SLF001
         _expect(0 < channel._wait_for_send_window(100_000) <= 32_768, "the largest packet")  # type: ignore[attr-defined] # noqa: PLR2004, SLF001
     _expect(callable(paramiko.Transport._send_user_message), "Transport._send_user_message")  # type: ignore[attr-defined] # noqa: SLF001

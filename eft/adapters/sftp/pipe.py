@@ -27,6 +27,10 @@ WINDOW = 1 << 24
 """Bytes that a server may send ahead. 2 MiB would cap a 50 ms path at 34 MB/s; 2^27 makes paramiko move its buffer all the time."""
 LARGEST_MESSAGE = 1 << 18
 """Bytes that a server may send in one SSH message; OpenSSH sends 32 KiB whatever is allowed."""
+WORTH_SENDING = 1 << 17
+"""Bytes of window for which a burst waits, or for a quarter of the window where that is small."""
+DROPS_GATHER = 0.01
+"""Seconds that it waits for them."""
 
 
 class PatientSocket(socket.socket):
@@ -107,6 +111,9 @@ class FlowPipe(ChannelPipe):
 class BurstPipe(FlowPipe):
     """Sends several packets at once, each sealed from the caller's own buffers."""
 
+    _widest = 0
+    """The most that the server's window was seen to let out."""
+
     def send(self, pieces: Sequence[Bytes], *, until: float) -> None:
         """Sends all bytes."""
         packetizer = self._transport.packetizer
@@ -130,6 +137,10 @@ class BurstPipe(FlowPipe):
         grants: list[int] = []
         granted = 0
         with channel.lock:
+            self._widest = max(self._widest, channel.out_window_size)
+            # Servers open their window by drops; a packet for each would cost more than it carries.
+            worth = min(size, WORTH_SENDING, self._widest // 4)
+            channel.out_buffer_cv.wait_for(lambda: channel.closed or channel.out_window_size >= worth, DROPS_GATHER)
             while granted < min(size, BURST) and len(grants) < BURST_PACKETS and (not grants or channel.out_window_size):
                 grant = channel._wait_for_send_window(min(size - granted, BURST - granted, LARGEST_SEALED))  # type: ignore[attr-defined] # noqa: SLF001 - ADR 0010
                 if not grant:
