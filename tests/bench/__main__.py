@@ -23,7 +23,7 @@ from deploy.local.process import Stack, stop_on_signals
 from tests.bench import scale
 from tests.bench.measured import Measured, outcome
 from tests.bench.outside import Outside
-from tests.bench.peers import PeerFailed, installed
+from tests.bench.peers import installed
 from tests.bench.report import Report
 from tests.bench.rows import DEFAULT, ENGINE, LFTP, MEMORY, QUICK, SFTP, SIXTEEN, TOOLS, TUNED, USUAL, Row, matrix
 from tests.bench.whole import WholeEngine
@@ -92,9 +92,9 @@ def _once(outside: Outside, engine: WholeEngine, row: Row, tool: str, *, turn: i
     report.loads.append(round(os.getloadavg()[0], 2))
     try:
         measured = engine(outside, case, **row.policy) if tool == ENGINE else TOOLS[tool](outside, case)
-    except (PeerFailed, AssertionError) as error:
-        sys.stderr.write(f"{name}: {error}\n")
-        report.not_measured[name] = str(error).splitlines()[0][:200]
+    except Exception as error:  # noqa: BLE001 - one that cannot be measured is told of, and the others are
+        sys.stderr.write(f"{name}: {error!r}\n")
+        report.not_measured[name] = (str(error).splitlines() or [repr(error)])[0][:200]
         return None
     finally:
         outside.empty(into)

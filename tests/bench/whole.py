@@ -115,7 +115,7 @@ class WholeEngine:
         until = time.monotonic() + PATIENCE.total_seconds()
         while time.monotonic() < until:
             # One page of one row per state: listing thousands of rows would be most of the emulator's work.
-            over = any(fire["outcome"] for fire in self._customer.get(f"/flows/{flow}/fires")["latest"])
+            over = any(fire["ended"] for fire in self._customer.get(f"/flows/{flow}/fires")["latest"])
             if over and not any(self._customer.get("/transfers", flow=flow, state=state, limit=1)["items"] for state in MOVING[:-2]):
                 return list(self._customer.transfers(flow=flow))
             time.sleep(0.5)

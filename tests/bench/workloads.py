@@ -53,6 +53,7 @@ ONE: Final = Workload("one", "1 × 1 GiB", (GIB,))
 QUARTER: Final = Workload("quarter", "1 × 256 MiB", (256 * MIB,))
 EIGHT: Final = Workload("eight", "8 × 256 MiB", (256 * MIB,) * 8)
 SMALL: Final = Workload("small", "2,000 × 10 KiB", (10 * KIB,) * 2000)
+HUNDREDS: Final = Workload("hundreds", "500 × 10 KiB", (10 * KIB,) * 500)
 FEW: Final = Workload("few", "48 × 10 KiB", (10 * KIB,) * 48)
 WARM: Final = Workload("warm", "16 × 10 KiB", (10 * KIB,) * 16)
 MIXED: Final = Workload(
