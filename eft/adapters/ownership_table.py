@@ -78,8 +78,9 @@ class DynamoOwnershipTable:
         """One transaction of two items. Repeated after a lost answer it writes the same again."""
         failed = self._table.put_if(
             _intent_row(intent),
-            condition="attribute_not_exists(#pk) OR #token = :token OR (#abandoned = :true AND #attempt < :attempt)",
-            values={":token": intent.token, ":true": True, ":attempt": intent.attempt},
+            condition="attribute_not_exists(#pk) OR (#token = :token AND (#abandoned = :false OR :abandoned = :true))"
+            " OR (#token <> :token AND #abandoned = :true AND #attempt < :attempt)",
+            values={":token": intent.token, ":true": True, ":false": False, ":abandoned": intent.abandoned, ":attempt": intent.attempt},
             check=_gate(intent.partition, home=home, region_epoch=intent.region_epoch, mode=mode),
         )
         return {None: IntentAnswer.ACKED, "check": IntentAnswer.FENCED, "put": IntentAnswer.OTHER_TOKEN}[failed]

@@ -121,8 +121,13 @@ class Proposal(Frozen):
 
 
 def may_replace(stands: Intent, new: Intent) -> bool:
-    """Returns whether an intent may stand in another's place: the same token again, or a later attempt after an abandoned one."""
-    return new.token == stands.token or (stands.abandoned and new.attempt > stands.attempt)
+    """Returns whether an intent may stand in another's place: the same token again, or a later attempt after an abandoned one.
+
+    ABANDON(token) is final: the same token is never announced as live again.
+    """
+    if new.token == stands.token:
+        return new.abandoned or not stands.abandoned
+    return stands.abandoned and new.attempt > stands.attempt
 
 
 def first_homes(regions: tuple[str, str], partitions: int) -> list[Partition]:

@@ -203,7 +203,8 @@ class Transfer(Frozen):
     """Of all bytes, once one worker has seen them in order (`sha256:…`), else combined at D4."""
     commit: Commit | None = None
     receipt: Receipt | None = None
-    disposal_token: RemotePath | None = None
+    disposal_tokens: tuple[RemotePath, ...] = ()
+    """Names that the source was renamed to before its removal: one a claim, noted before it is used."""
     abandoned: tuple[Upload, ...] = ()
     """Attempts given up whose tokens are yet to be removed (D8)."""
     timeline: tuple[Event, ...] = ()

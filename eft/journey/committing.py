@@ -25,6 +25,24 @@ def commit_once(work: Work, sink: Store) -> None:
         LostOwnership, Transient: nothing was decided; recovery repeats this.
     """
     commit = _commit_of(work)
+    if commit.abandoned:
+        msg = f"the temporary file of '{commit.path}' was given up by a person, whose decision broke off: decide again"
+        raise Undecidable(msg, reason="given_up")
+    _ack(work, commit)
+    attempted_before = commit.attempted
+    if attempted_before and commit.rename == "plain" and sink.token_exists(commit.token, commit.path):
+        _delivered(work, commit, _half_renamed(work, sink, commit))
+        return
+    if not commit.attempted and (work.transfer.policy.receiver_removes or commit.rename == "plain"):
+        commit = commit.model_copy(update={"attempted": True})
+        work.save(work.transfer.with_(commit=commit))
+    committed = sink.commit(commit)
+    if committed.outcome is not CommitOutcome.DONE:
+        committed = _resolve(work, sink, commit, committed, attempted_before=attempted_before)
+    _delivered(work, commit, committed)
+
+
+def _ack(work: Work, commit: Commit) -> None:
     work.engine.ownership.ack(
         Intent(
             partition=work.transfer.partition,
@@ -35,23 +53,21 @@ def commit_once(work: Work, sink: Store) -> None:
             row=work.transfer.model_dump_json(exclude_defaults=True),
         )
     )
-    attempted_before = commit.attempted
-    if attempted_before and commit.rename == "plain":
-        _refuse_half_renamed(sink, commit)
-    if not commit.attempted and (work.transfer.policy.receiver_removes or commit.rename == "plain"):
-        commit = commit.model_copy(update={"attempted": True})
-        work.save(work.transfer.with_(commit=commit))
-    committed = sink.commit(commit)
-    if committed.outcome is not CommitOutcome.DONE:
-        committed = _resolve(work, sink, commit, committed, attempted_before=attempted_before)
-    _delivered(work, commit, committed)
 
 
-def _refuse_half_renamed(sink: Store, commit: Commit) -> None:
-    """OpenSSH's plain rename is link + unlink: after a crash between them the receiver may have taken the link already."""
-    if sink.token_exists(commit.token, commit.path) and sink.look(commit.path) is None:
+def _half_renamed(work: Work, sink: Store, commit: Commit) -> Committed:
+    """OpenSSH's plain rename is link + unlink: after a crash between them the receiver may have taken the link already.
+
+    It is neither begun again, nor is the token removed: the server may still be about to unlink it.
+    """
+    final = sink.look(commit.path)
+    if final is None:
         msg = f"a plain rename to '{commit.path}' was begun; the receiver may have taken the file before it ended"
         raise Undecidable(msg, reason="rename_half_done")
+    if not is_ours(work, sink, commit, final):
+        msg = f"another file stands at '{commit.path}'"
+        raise Undecidable(msg, reason="destination_exists")
+    return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)
 
 
 def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, attempted_before: bool) -> Committed:
@@ -65,6 +81,8 @@ def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, a
             msg = f"'{commit.path}' stood at the destination for a moment"
             raise Transient(msg, reason="destination_exists")
         if attempted_before and work.transfer.policy.receiver_removes:
+            # Once more, after the look: a region that was fenced meanwhile knows nothing of what its successor gave up.
+            _ack(work, commit)
             return Committed(outcome=CommitOutcome.DONE)
         msg = f"the temporary file of '{commit.path}' is gone and the final one is not there"
         raise Undecidable(msg, reason="token_gone")

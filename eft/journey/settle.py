@@ -71,19 +71,23 @@ def _second_name(work: Work, archive: RemotePath) -> RemotePath:
 
 
 def _dispose_renamed(work: Work, source: Source) -> str | None:
-    """SFTP: rename the source to a token, see that the token is the version delivered, then remove or archive the token."""
+    """SFTP: rename the source to a token, see that the token is the version delivered, then remove or archive the token.
+
+    Each claim has a token of its own and first takes what earlier ones hold: a worker that slept never removes what another has renamed.
+    """
     transfer = work.transfer
-    token = transfer.disposal_token
-    if token is None:
-        token = token_name(
-            transfer.source.path,
-            transfer=transfer.id,
-            region_epoch=transfer.region_epoch,
-            attempt=0,
-            nonce=work.engine.clock.nonce(),
-        )
-        work.save(transfer.with_(disposal_token=token))
-    source.move(transfer.source.path, token)
+    earlier = transfer.disposal_tokens
+    token = token_name(
+        transfer.source.path,
+        transfer=transfer.id,
+        region_epoch=transfer.region_epoch,
+        attempt=0,
+        nonce=work.engine.clock.nonce(),
+    )
+    work.save(transfer.with_(disposal_tokens=(*earlier, token)))
+    for place in (*earlier, transfer.source.path):
+        if source.move(place, token) is MoveOutcome.EXISTS:
+            break
     try:
         taken = source.stat(token)
     except NotFound:

@@ -81,7 +81,7 @@ def test_no_workings_shown(acme: Client, world: World, queue: Queue) -> None:
     carry_out(world, queue)
     done = acme.get(f"{PATH}/{shown['id']}").get_json()
     assert (
-        not {"commit", "upload", "staging", "fence", "partition", "tenant", "request_hash", "region_epoch", "disposal_token"} & done.keys()
+        not {"commit", "upload", "staging", "fence", "partition", "tenant", "request_hash", "region_epoch", "disposal_tokens"} & done.keys()
     )
     token = world.ledger.load(shown["id"]).commit
     assert token is not None

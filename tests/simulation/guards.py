@@ -211,7 +211,7 @@ def _anything_there_is_ours(patch: Patch) -> None:
 
 
 def _half_a_rename_goes_on(patch: Patch) -> None:
-    patch.setattr(committing, "_refuse_half_renamed", lambda *_: None)
+    patch.setattr(committing, "_half_renamed", lambda _work, sink, commit: sink.commit(commit))
 
 
 def _anew_without_consuming(patch: Patch) -> None:
