@@ -27,7 +27,7 @@ COMMANDS: Final[dict[str, tuple[str, ...]]] = {
 }
 """The module and arguments that Python runs, by role."""
 
-ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072"}
+ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
 """glibc keeps an arena per thread and grows this threshold as large blocks are freed, and so holds on to some 50 MiB of what a
 worker has moved (mallopt(3))."""
 

@@ -72,8 +72,6 @@ def _write_off(work: Work) -> bool:
             row=transfer.model_dump_json(exclude_defaults=True),
         )
     )
-    if not commit.abandoned:
-        work.save(transfer.with_(commit=commit.model_copy(update={"abandoned": True})))
     with destination(work.engine, transfer) as sink:
         if sink.consume(commit.token, commit.path):
             return False

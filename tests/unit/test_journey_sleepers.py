@@ -41,7 +41,7 @@ def refuse() -> None:
 
 
 def test_a_token_that_was_given_up_is_never_taken_for_a_delivery() -> None:
-    """A decision breaks off after the token was consumed: sent round again, its absence is no evidence, and a person decides again."""
+    """A decision breaks off after the token was consumed: the transfer is not sent round again, for its absence is no evidence."""
     world = World()
     world.server("sftp-a").put("in/a.bin", b"x")
     engine = world.engine
@@ -54,10 +54,9 @@ def test_a_token_that_was_given_up_is_never_taken_for_a_delivery() -> None:
         decide(world.engine, TENANT, transfer.id, Decision.DELIVER, by="op", why="the receiver has nothing")
     world.engine = engine
     world.clock.advance(HOUR)
-    redrive(world.engine, TENANT, transfer.id, "op")
-    world.queue.append(Message(step=Step.DELIVER, ids=(transfer.id,)))
-    row = world.until_rest(transfer)
-    assert (row.state, row.reason) == (State.HELD, "given_up")
+    with pytest.raises(Permanent) as refused:
+        redrive(world.engine, TENANT, transfer.id, "op")
+    assert refused.value.reason == "undecided"
     decide(world.engine, TENANT, transfer.id, Decision.DELIVER, by="op", why="the receiver has nothing")
     world.clock.advance(HOUR)
     world.queue.append(Message(step=Step.DELIVER, ids=(transfer.id,)))

@@ -148,7 +148,7 @@ class Shelf:
             self._free.pop(0)
 
 
-SHELF: Final = Shelf(most=48 * MIB)
+SHELF: Final = Shelf(most=8 * MIB)
 
 
 def token_gone(path: str) -> Permanent:

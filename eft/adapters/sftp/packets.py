@@ -27,9 +27,9 @@ from eft.ports import Bytes
 if TYPE_CHECKING:
     from socket import socket
 
-ARENA = 2 << 20
+ARENA = 1 << 20
 """Bytes of one buffer that packets are opened into, one after the other."""
-ARENAS_KEPT = 4
+ARENAS_KEPT = 1
 """Buffers of a connection that wait to be used again."""
 INBOX = 1 << 19
 """Bytes that are taken from the socket at a time, at most; twice the largest packet that a server may send."""

@@ -16,8 +16,8 @@ SAFE_SIZE = 32 * 1024
 """Bytes that every server reads and writes in one request (draft-ietf-secsh-filexfer-02, section 3)."""
 LARGEST_SIZE = 255 * 1024
 """Bytes beyond which no server does (OpenSSH: 256 KiB packets less their headers)."""
-LEAST_AHEAD = 4 * MIB
-MOST_AHEAD = 16 * MIB
+LEAST_AHEAD = 3 * MIB
+MOST_AHEAD = 4 * MIB
 """Bounds of the bytes asked for or sent before they are answered; more doubles the work of a server next door."""
 ASSUMED_SPEED = 250_000_000
 """Bytes per second that a path is thought to carry: with its round trip, this tells how much must be under way to fill it."""
