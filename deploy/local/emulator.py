@@ -32,8 +32,8 @@ SPILLED_FROM = 1 << 16
 PARTIAL_CONTENT = 206
 OK = 200
 FULL_OBJECT = "FULL_OBJECT"
-REPLICA_VERSION = "eft-replica-version"
-REPLICA_ETAG = "eft-replica-etag"
+REPLICA_VERSION = "x-amz-meta-eft-replica-version"
+REPLICA_ETAG = "x-amz-meta-eft-replica-etag"
 REPAIRED = (
     "_check_put_preconditions",
     "_complete_multipart_upload",
