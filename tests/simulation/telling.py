@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import UnionType
 from typing import Any, Final
 
@@ -47,7 +47,7 @@ def _say(value: Any, number: Callable[[str], str]) -> str:  # noqa: ANN401 - any
             return words(value, number)
     if hasattr(value, "fingerprint") and hasattr(value, "path"):
         return f"<file {value.path} {value.fingerprint.size}>"
-    return "…" if type(value).__name__.endswith("iterator") else str(value)
+    return "…" if isinstance(value, Iterator) else str(value)
 
 
 def _transfer(value: Transfer, number: Callable[[str], str]) -> str:
