@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import botocore.session
 from botocore.config import Config
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
     from mypy_boto3_sts.client import STSClient
 
+T = TypeVar("T")
 CONNECT_TIMEOUT: Final = timedelta(seconds=5)
 READ_TIMEOUT: Final = timedelta(seconds=60)
 TRIES: Final = 4
@@ -75,6 +77,7 @@ class AwsSession:
         self.endpoint_url = endpoint_url
         self.keys = keys
         self.role = role
+        self.tries = tries
         self.capabilities: dict[str, bool] = {}
         """What the service at `endpoint_url` was found to support."""
         self._sts_endpoint_url = sts_endpoint_url
@@ -117,6 +120,15 @@ class AwsSession:
     def stepfunctions(self) -> Any:  # noqa: ANN401 - it has no types here
         """Returns the client of Step Functions."""
         return self._client("stepfunctions")
+
+    def beside(self, service: str, build: Callable[[botocore.session.Session, Any], T]) -> T:
+        """Returns what `build` makes beside a service's client, once for as long as that lives."""
+        client, name = self._client(service), f"beside {service}"
+        if (made := self._clients.get(name)) is None:
+            with self._lock:
+                made = self._clients.get(name) or build(cast("botocore.session.Session", self._session), client)
+                self._clients[name] = made
+        return cast("T", made)
 
     def resolve_credential(self) -> None:
         """Fetches the credential now, assuming the role where there is one, instead of with the first call.

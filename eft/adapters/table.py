@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, ca
 from botocore.exceptions import ClientError
 
 from eft.adapters.aws import AwsSession
+from eft.adapters.aws_direct import Direct
 from eft.adapters.aws_errors import code_of, translated
 from eft.errors import EftError, Transient
 from eft.ports import Clock
@@ -27,6 +29,8 @@ Value: TypeAlias = "str | int | bool | bytes | dict[str, Value]"
 Row: TypeAlias = dict[str, Any]
 """Attribute values by name; `Any`, for a reader knows its own attributes."""
 
+OK: Final = 200
+CONDITION_FAILED: Final = "ConditionalCheckFailedException"
 BATCH: Final = 100
 """Keys in one BatchGetItem (Amazon DynamoDB API Reference, BatchGetItem)."""
 _ROUNDS: Final = 8
@@ -104,8 +108,10 @@ class Table:
 
     def get(self, pk: str, sk: str, *, consistent: bool = True) -> Row | None:
         """Returns a row, or None."""
+        call: Any = {"TableName": self._name, "Key": _key(pk, sk), "ConsistentRead": consistent}
         with self._translated() as client:
-            answer = client.get_item(TableName=self._name, Key=_key(pk, sk), ConsistentRead=consistent)
+            asked = self._direct("GetItem", call)
+            answer: Any = client.get_item(**call) if asked is None else asked[0]
         return _from_item(answer["Item"]) if "Item" in answer else None
 
     def get_many(self, keys: Sequence[tuple[str, str]], *, only: str | None = None) -> dict[str, Row]:
@@ -144,7 +150,7 @@ class Table:
     def put(self, row: Row, *, condition: str, values: Mapping[str, Value] | None = None) -> Outcome:
         """Puts a whole row IF the condition holds of the row that stands there."""
         call: Any = _named({"ConditionExpression": condition}, values=values)
-        return self._write("put_item", call | {"Item": _to_item(row)})
+        return self._write("PutItem", call | {"Item": _to_item(row)})
 
     def update(
         self,
@@ -158,11 +164,11 @@ class Table:
     ) -> Outcome:
         """Changes a row, or makes it, IF the condition holds; `names` are those that an attribute's `#name` does not say."""
         call = _named({"UpdateExpression": expression, "ConditionExpression": condition}, values=values, names=names)
-        return self._write("update_item", call | {"Key": _key(pk, sk), "ReturnValues": "ALL_NEW"})
+        return self._write("UpdateItem", call | {"Key": _key(pk, sk), "ReturnValues": "ALL_NEW"})
 
     def delete(self, pk: str, sk: str, *, condition: str, values: Mapping[str, Value] | None = None) -> Outcome:
         """Deletes a row IF the condition holds."""
-        return self._write("delete_item", _named({"ConditionExpression": condition}, values=values) | {"Key": _key(pk, sk)})
+        return self._write("DeleteItem", _named({"ConditionExpression": condition}, values=values) | {"Key": _key(pk, sk)})
 
     def query(
         self,
@@ -196,16 +202,32 @@ class Table:
                 return
             call["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    def _write(self, operation: str, call: Any) -> Outcome:  # noqa: ANN401 - the parameters of three operations
+    def _write(self, operation: Literal["PutItem", "UpdateItem", "DeleteItem"], call: Any) -> Outcome:  # noqa: ANN401 - their parameters
+        call |= {"TableName": self._name, "ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
         with self._translated() as client:
-            try:
-                answer = getattr(client, operation)(TableName=self._name, ReturnValuesOnConditionCheckFailure="ALL_OLD", **call)
-            except ClientError as error:
-                if code_of(error) != "ConditionalCheckFailedException":
-                    raise
-                stands: Any = error.response.get("Item")
-                return Outcome(done=False, row=_from_item(stands) if stands else None)
-        return Outcome(done=True, row=_from_item(answer["Attributes"]) if "Attributes" in answer else None)
+            answer: Any
+            if (asked := self._direct(operation, call)) is not None:
+                answer, done = asked
+            else:
+                made: Any = {"PutItem": client.put_item, "UpdateItem": client.update_item, "DeleteItem": client.delete_item}
+                try:
+                    answer, done = made[operation](**call), True
+                except ClientError as error:
+                    if code_of(error) != CONDITION_FAILED:
+                        raise
+                    answer, done = error.response, False
+        row = answer.get("Attributes" if done else "Item")
+        return Outcome(done=done, row=_from_item(row) if row else None)
+
+    def _direct(self, operation: str, call: Mapping[str, Any]) -> tuple[Any, bool] | None:
+        """Returns the answer on the short way, and whether the condition held; None where boto3 is to be asked."""
+        asked = self._session.beside("dynamodb", Direct).ask_json(operation, call) if self._session.tries > 1 else None
+        if asked is None:
+            return None
+        status, told = asked
+        if status == OK:
+            return told, True
+        return (told, False) if str(told.get("__type")).rpartition("#")[2] == CONDITION_FAILED else None
 
     def count(self, condition: str, *, values: Mapping[str, Value], index: str) -> int:
         """Returns how many rows a query on an index finds; one request per MB of them."""
@@ -300,4 +322,6 @@ def _from_attribute(attribute: Mapping[str, Any]) -> Value:
     ((kind, value),) = attribute.items()
     if kind == "N":
         return int(value)
+    if kind == "B" and isinstance(value, str):
+        return b64decode(value)
     return _from_item(value) if kind == "M" else value

@@ -22,12 +22,12 @@ REGION = "us-gov-west-1"
 
 @pytest.fixture(autouse=True)
 def _moto_takes_any_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bodies are bytearrays; moto in this process, which no HTTP client stands before, takes bytes alone."""
+    """Large bodies are buffers in a list; moto in this process, which no HTTP client stands before, takes bytes alone."""
     process = BotocoreStubber.process_request
 
     def process_request(stubber: BotocoreStubber, request: AWSPreparedRequest) -> object:
-        if isinstance(request.body, bytearray):
-            request.body = bytes(request.body)
+        if isinstance(request.body, list):
+            request.body = b"".join(request.body)
         return process(stubber, request)
 
     monkeypatch.setattr(BotocoreStubber, "process_request", process_request)

@@ -12,9 +12,12 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import boto3
-from botocore.model import OperationModel
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest, AWSResponse
 
 from eft.adapters.aws import AwsSession
+from eft.adapters.aws_direct import Direct
 from eft.adapters.ledger import DynamoLedger
 from eft.adapters.limits import DynamoLimits
 from eft.adapters.registry import DynamoRegistry
@@ -123,29 +126,28 @@ class DynamoRows(Rows):
         """Counts requests by operation during the block."""
         sent: Counter[str] = Counter()
 
-        def count(model: OperationModel, **_: object) -> None:
-            sent[model.name] += 1
+        def count(event_name: str, **_: object) -> None:
+            sent[event_name.rpartition(".")[2]] += 1
 
         events = self.session.dynamodb().meta.events
-        events.register("before-call.dynamodb", count)
+        events.register("before-send.dynamodb", count)
         try:
             yield sent
         finally:
-            events.unregister("before-call.dynamodb", count)
+            events.unregister("before-send.dynamodb", count)
 
     @contextmanager
     def losing_answers(self, operation: str) -> Iterator[None]:
-        """Has the SDK send each such request a second time, as it does when the first one's answer is lost."""
+        """Has each such request sent a second time, as it is when the first one's answer is lost."""
 
-        def again(attempts: int, **_: object) -> float | None:
-            return 0.0 if attempts == 1 else None
+        def lost(direct: Direct, asked: str, request: AWSRequest, signer: type[SigV4Auth]) -> AWSResponse | None:
+            answer = ask(direct, asked, request, signer)
+            return None if asked == operation else answer
 
-        events: Any = self.session.dynamodb().meta.events
-        events.register_first(f"needs-retry.dynamodb.{operation}", again)
-        try:
+        ask = Direct.ask
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Direct, "ask", lost)
             yield
-        finally:
-            events.unregister(f"needs-retry.dynamodb.{operation}", again)
 
     @contextmanager
     def interfering(self, *, pk: str, sk: str, attribute: str) -> Iterator[None]:
@@ -163,7 +165,7 @@ class DynamoRows(Rows):
             )
 
         events = self.session.dynamodb().meta.events
-        written = [f"before-call.dynamodb.{operation}" for operation in ("PutItem", "UpdateItem", "DeleteItem")]
+        written = [f"before-send.dynamodb.{operation}" for operation in ("PutItem", "UpdateItem", "DeleteItem")]
         for event in written:
             events.register(event, raise_number)
         try:

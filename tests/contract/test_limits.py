@@ -249,10 +249,10 @@ def test_a_first_failure_does_not_hide_another(moto_rows: DynamoRows) -> None:
     events = moto_rows.session.dynamodb().meta.events
 
     def fail_first(**_: object) -> None:
-        events.unregister("before-call.dynamodb.PutItem", fail_first)
+        events.unregister("before-send.dynamodb.PutItem", fail_first)
         other.failed(moto_rows.tenant, reason="unreachable")
 
-    events.register("before-call.dynamodb.PutItem", fail_first)
+    events.register("before-send.dynamodb.PutItem", fail_first)
     _fail(moto_rows)
     assert moto_rows.item(f"B#{moto_rows.tenant}", "B")["failures"] == {"N": "2"}
 

@@ -23,6 +23,7 @@ from deploy.local.servers import S3Server
 from eft.adapters.aws import AwsSession
 from eft.domain.fingerprint import Fingerprint, RemoteFile
 from eft.domain.names import remote_path
+from eft.domain.parts import MIN_PART_SIZE
 from eft.errors import EftError, Permanent, Transient
 from eft.ports import CommitOutcome
 from tests.contract.buckets import MOTO_KEYS, REGION, Bucket, Scripted, new_bucket, refusal, seaweed_session, serving
@@ -170,7 +171,7 @@ def test_an_archived_source_says_what_to_do(bucket: Bucket) -> None:
         (lambda b, f: [b.store.remove_version(f)], "DeleteObject"),
         (lambda b, f: [b.store.copy_version(f, remote_path("old"))], "CopyObject"),
         (lambda b, f: [mint(b.store, "x", b"x")], "CreateMultipartUpload"),
-        (lambda b, f: [b.store.verify(mint(b.store, "x", b"x"))], "ListParts"),
+        (lambda b, f: [b.store.verify(mint(b.store, "x", content_of(2 * MIN_PART_SIZE)))], "ListParts"),
         (lambda b, f: [b.store.token_exists("token", remote_path("x"))], "ListParts"),
         (lambda b, f: [b.store.consume(mint(b.store, "x", b"x").token, remote_path("x"))], "AbortMultipartUpload"),
         (lambda b, f: [uploaded(b.store, "x", b"x")], "UploadPart"),

@@ -214,18 +214,14 @@ def watch_sftp(hook: Hook) -> None:
 
 
 def watch_aws(client: Any, hook: Hook) -> None:  # noqa: ANN401 - botocore makes its classes at run time
-    """Has the requests of a client tell the hook: before they are signed and sent, and once the answer is read."""
+    """Has the requests of a client tell the hook: before they are sent, and once the answer is read."""
     service = client.meta.service_model.service_name
 
-    def before(model: Any, **_: object) -> None:  # noqa: ANN401 - as above
-        hook(f"{service}.{model.name}:before")
+    def before(event_name: str, **_: object) -> None:
+        hook(f"{service}.{event_name.rpartition('.')[2]}:before")
 
-    def after(model: Any, **_: object) -> None:  # noqa: ANN401 - as above
-        hook(f"{service}.{model.name}:after")
-
-    def after_error(event_name: str, **_: object) -> None:
+    def after(event_name: str, **_: object) -> None:
         hook(f"{service}.{event_name.rpartition('.')[2]}:after")
 
-    client.meta.events.register("before-call", before)
-    client.meta.events.register("after-call", after)
-    client.meta.events.register("after-call-error", after_error)
+    client.meta.events.register("before-send", before)
+    client.meta.events.register("response-received", after)

@@ -20,7 +20,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from botocore.model import OperationModel
+from botocore.awsrequest import AWSPreparedRequest
 
 from deploy.local.process import Stack, stop_on_signals
 from deploy.local.provision import make_bucket, provision
@@ -144,16 +144,16 @@ def _dynamodb_counted(engine: Engine) -> Iterator[Counter[str]]:
     """Counts the requests about the ledger's table by operation, those of slots and breakers among them."""
     sent: Counter[str] = Counter()
 
-    def count(model: OperationModel, params: dict[str, bytes], **_: object) -> None:
-        sent[model.name] += b"ledger" in params["body"]
+    def count(event_name: str, request: AWSPreparedRequest, **_: object) -> None:
+        sent[event_name.rpartition(".")[2]] += isinstance(request.body, bytes) and b"ledger" in request.body
 
     assert isinstance(engine.ledger, DynamoLedger)
     events = engine.ledger._table._session.dynamodb().meta.events
-    events.register("before-call.dynamodb", count)
+    events.register("before-send.dynamodb", count)
     try:
         yield sent
     finally:
-        events.unregister("before-call.dynamodb", count)
+        events.unregister("before-send.dynamodb", count)
 
 
 def _memory(which: str) -> int:

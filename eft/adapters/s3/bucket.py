@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from eft.adapters.aws import AwsSession
 from eft.adapters.aws_errors import code_of, translated
+from eft.adapters.s3.direct import S3Direct
 from eft.domain.fingerprint import Fingerprint, RemoteFile
 from eft.domain.names import RemotePath
 from eft.errors import NotFound, Permanent
@@ -54,6 +55,11 @@ class S3Bucket:
     def s3(self) -> S3Client:
         """The client, from the session each time: a renewed session has a new one."""
         return self.session.s3()
+
+    @property
+    def direct(self) -> S3Direct | None:
+        """The short way to S3, which takes the first of several tries; None where there is but one."""
+        return self.session.beside("s3", S3Direct) if self.session.tries > 1 else None
 
     @property
     def bucket(self) -> str:
@@ -104,6 +110,14 @@ class S3Bucket:
                     # An answer to HEAD has no body. The same question by GET says why: an expired credential, another region.
                     self.s3.get_object(Bucket=self.bucket, Key=self.key(path), Range="bytes=0-0", **which)["Body"].close()
                 raise
+
+    def standing(self, path: RemotePath) -> RemoteFile | None:
+        """Returns the object under a name as it is now, with the transfer that wrote it, or None."""
+        with self.translated():
+            head = self.direct.head(self.bucket, self.key(path)) if self.direct else None
+        if head is None:
+            head = self.head(path)
+        return None if head is None or isinstance(head, str) else self.found(path, head)
 
     def found(self, path: RemotePath, head: HeadObjectOutputTypeDef) -> RemoteFile:
         """Returns the remote file that headers speak of."""

@@ -10,11 +10,12 @@ from botocore.exceptions import ClientError
 
 from eft.adapters.aws_errors import code_of, status_of
 from eft.adapters.s3.bucket import PRECONDITION_FAILED, TRANSFER_METADATA, S3Bucket, bare, pinning, quoted
+from eft.adapters.s3.direct import HEADERS, METADATA
 from eft.adapters.s3.source import S3Source
 from eft.adapters.s3.uploading import S3Uploading, token_gone
 from eft.domain.checksum import crc64nvme, crc64nvme_base64, crc64nvme_from_base64, whole_crc64nvme
 from eft.domain.fingerprint import RemoteFile
-from eft.domain.names import RemotePath
+from eft.domain.names import RemotePath, remote_path
 from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import Commit, Upload
 from eft.errors import Permanent, Transient
@@ -22,6 +23,7 @@ from eft.ports import Bytes, CommitOutcome, Committed, Source
 
 LANES: Final = 64
 ALGORITHM: Final = "CRC64NVME"
+JUDGED: Final[Any] = {"ChecksumAlgorithm": ALGORITHM, "ChecksumType": "FULL_OBJECT"}
 PROBE_NAME: Final = ".eft-probe"
 CONFLICT: Final = 409
 PART_DIFFERS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "BadDigest"})
@@ -37,8 +39,7 @@ class S3Sink(S3Bucket):
 
     def look(self, path: RemotePath) -> RemoteFile | None:
         """Returns the object under a name, with the transfer that wrote it, or None."""
-        head = self.head(path)
-        return None if head is None else self.found(path, head)
+        return self.standing(path)
 
     def mint(self, path: RemotePath, *, token: RemotePath, transfer: str, size: int, create_directories: bool) -> str:  # noqa: ARG002 - the port's
         """Returns a new upload id, with the transfer's id in its metadata. A bucket has no directories to create."""
@@ -65,9 +66,14 @@ class S3Sink(S3Bucket):
     def verify(self, upload: Upload) -> None:
         """Checks that the store has exactly the planned parts, each in its size.
 
+        A single part was answered for a moment ago, and a store that judges the whole compares size, etag and checksum of it once more
+        when the upload is completed.
+
         Raises:
             Transient: `size_differs`; Permanent: `token_gone`.
         """
+        if upload.plan.count == 1 and self._judgement:
+            return
         try:
             pages = list(self.pages("list_parts", Key=self.key(upload.path), UploadId=upload.token))
         except Permanent as error:
@@ -96,16 +102,23 @@ class S3Sink(S3Bucket):
         Raises:
             Transient: `conditional_conflict` and what else may pass; nothing is decided, and repeating it is safe.
         """
-        if not commit.overwrite and not self._is_aws and self.head(commit.path) is not None:
+        if not commit.overwrite and not self._is_aws and self.standing(remote_path(commit.path)) is not None:
             return Committed(outcome=CommitOutcome.EXISTS)
+        parts = [(part.number, quoted(part.etag or "")) for part in commit.parts]
         with self.translated():
+            asked = {"MpuObjectSize": commit.size, **self._conditions(commit)}
+            if self.direct:
+                headers = {HEADERS[name]: str(value) for name, value in asked.items()}
+                done = self.direct.complete(self.bucket, self.key(commit.path), upload=commit.token, parts=parts, headers=headers)
+                if done is not None:
+                    return Committed(outcome=CommitOutcome.DONE, etag=bare(done.etag), version=pinning(done.version))
             try:
                 answer = self.s3.complete_multipart_upload(
                     Bucket=self.bucket,
                     Key=self.key(commit.path),
                     UploadId=commit.token,
-                    MultipartUpload={"Parts": [{"PartNumber": p.number, "ETag": quoted(p.etag or "")} for p in commit.parts]},
-                    **self._conditions(commit),
+                    MultipartUpload={"Parts": [{"PartNumber": number, "ETag": etag} for number, etag in parts]},
+                    **asked,
                 )
             except ClientError as error:
                 return self._outcome_of(error)
@@ -184,10 +197,15 @@ class S3Sink(S3Bucket):
     def _begin(self, path: str, *, metadata: dict[str, str]) -> str:
         """Creates an upload that is judged by a full-object checksum where the store can, and notes whether it can."""
         asked: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key(path), "Metadata": metadata, **self.encryption()}
+        if self.direct and self._judgement is not None:
+            told = {f"{METADATA}{name}": value for name, value in metadata.items()}
+            told |= {HEADERS[name]: value for name, value in {**self.encryption(), **(JUDGED if self._judgement else {})}.items()}
+            if (begun := self.direct.begin(self.bucket, self.key(path), headers=told)) is not None:
+                return begun
         if self.place.full_object_checksum is False:
             return self.s3.create_multipart_upload(**asked)["UploadId"]
         try:
-            answer = self.s3.create_multipart_upload(**asked, ChecksumAlgorithm=ALGORITHM, ChecksumType="FULL_OBJECT")
+            answer = self.s3.create_multipart_upload(**asked, **JUDGED)
         except ClientError as error:
             if self._is_aws or code_of(error) not in NO_CHECKSUMS:
                 raise
@@ -198,18 +216,20 @@ class S3Sink(S3Bucket):
 
     def judges_whole(self) -> bool:
         """Returns whether the store judges full-object checksums; one that is not known is asked by an upload begun and aborted."""
-        if self.place.full_object_checksum is not None:
-            return self.place.full_object_checksum
-        if self._is_aws:
-            return True
-        if ALGORITHM not in self.session.capabilities:
+        if self._judgement is None:
             with self.translated():
                 probe = self._begin(PROBE_NAME, metadata={})
                 self.s3.abort_multipart_upload(Bucket=self.bucket, Key=self.key(PROBE_NAME), UploadId=probe)
-        return self.session.capabilities[ALGORITHM]
+        return bool(self._judgement)
+
+    @property
+    def _judgement(self) -> bool | None:
+        if self.place.full_object_checksum is not None:
+            return self.place.full_object_checksum
+        return True if self._is_aws else self.session.capabilities.get(ALGORITHM)
 
     def _conditions(self, commit: Commit) -> dict[str, Any]:
-        conditions: dict[str, Any] = {"MpuObjectSize": commit.size}
+        conditions: dict[str, Any] = {}
         if not commit.overwrite:
             conditions["IfNoneMatch"] = "*"
         crc = whole_crc64nvme(commit.parts)

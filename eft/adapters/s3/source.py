@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import ClientError
 
@@ -61,11 +61,11 @@ class S3Source(S3Bucket):
         Raises:
             NotFound: `source_missing`, or `bucket_missing`.
         """
-        head = self.head(path)
-        if head is None:
+        found = self.standing(path)
+        if found is None:
             self._see_that_bucket_exists()
             raise NotFound(f"'{path}' does not exist", reason="source_missing")
-        return self.found(path, head)
+        return found
 
     def read(self, file: RemoteFile, *, start: int, size: int) -> Iterator[Bytes]:
         """Yields exactly the bytes [start, start + size) of the file's version.
@@ -78,7 +78,7 @@ class S3Source(S3Bucket):
             self._see_that_version_stands(file)
             return
         with self.pinned(file.path):
-            answer = self.s3.get_object(Bucket=self.bucket, Key=self.key(file.path), Range=f"bytes={start}-{start + size - 1}", **pin(file))
+            answer = self._range(file, start, size)
         body = answer["Body"]
         try:
             self._check_range(file, answer, start=start, size=size)
@@ -168,6 +168,15 @@ class S3Source(S3Bucket):
         if path != below:
             return RefusedName(shown=display(below), why="has an empty component ('//')", fingerprint=fingerprint)
         return RemoteFile(path=path, fingerprint=fingerprint)
+
+    def _range(self, file: RemoteFile, start: int, size: int) -> GetObjectOutputTypeDef:
+        pinned, key = pin(file), self.key(file.path)
+        if self.direct:
+            version, if_match = pinned.get("VersionId"), pinned.get("IfMatch")
+            answer = self.direct.get(self.bucket, key, start=start, size=size, version=version, if_match=if_match)
+            if answer is not None:
+                return cast("GetObjectOutputTypeDef", answer)
+        return self.s3.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={start}-{start + size - 1}", **pinned)
 
     def _see_that_bucket_exists(self) -> None:
         """HEAD says 404 for a missing object and a missing bucket alike."""

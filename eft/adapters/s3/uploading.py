@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import ClientError
 
 from eft.adapters.aws_errors import code_of
+from eft.adapters.s3.direct import HEADERS
 from eft.domain.checksum import crc64nvme, crc64nvme_base64
-from eft.domain.parts import MIB, MIN_PART_SIZE, Part
+from eft.domain.parts import Part
 from eft.errors import Permanent, Transient
 from eft.ports import Bytes
 
@@ -29,9 +30,9 @@ class S3Uploading:
         self._path = path
         self._token = token
         self._checksum = checksum
-        self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="s3-part")
+        self._pool: ThreadPoolExecutor | None = None
         self._under_way: set[Future[tuple[int, str]]] = set()
-        self._read: tuple[int, _Body, int] | None = None
+        self._read: tuple[int, list[Bytes], int] | None = None
         """The part read last. It is sent from the next call on: by then what this one returned is on record, so that a crash
         never costs more parts than are sent at a time."""
 
@@ -43,27 +44,32 @@ class S3Uploading:
             Permanent: `token_gone`; and whatever befell a part sent before.
         """
         self._send_read()
-        body = _Body(part.size)
-        crc = 0
+        pieces: list[Bytes] = []
+        filled = crc = 0
         for chunk in chunks:
-            body.add(chunk)
+            filled += len(chunk)
+            if filled <= part.size:
+                pieces.append(chunk)
             crc = crc64nvme(chunk, crc)
-        if body.filled != part.size:
-            raise Transient(f"part {part.number} came with {body.filled} bytes instead of {part.size}", reason="size_differs")
-        self._read = (part.number, body, crc)
+        if filled != part.size:
+            raise Transient(f"part {part.number} came with {filled} bytes instead of {part.size}", reason="size_differs")
+        self._read = (part.number, pieces, crc)
         return self._wait(at_most=IN_FLIGHT - 1)
 
     def finish(self) -> list[tuple[int, str | None]]:
-        """Waits until all parts are durable and returns the remaining ones."""
-        self._send_read()
-        return self._wait(at_most=0)
+        """Waits until all parts are durable and returns the remaining ones. The last one read is sent by the caller's thread."""
+        earlier = self._wait(at_most=0)
+        last, self._read = self._read, None
+        return earlier if last is None else [*earlier, self._send(*last)]
 
     def close(self, *, broken_off: bool) -> None:
         """Ends the threads. Broken off, parts not begun are dropped and those under way are not waited for: their bytes are the same."""
-        self._pool.shutdown(wait=not broken_off, cancel_futures=broken_off)
+        if self._pool is not None:
+            self._pool.shutdown(wait=not broken_off, cancel_futures=broken_off)
 
     def _send_read(self) -> None:
         if self._read is not None:
+            self._pool = self._pool or ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="s3-part")
             self._under_way.add(self._pool.submit(self._send, *self._read))
             self._read = None
 
@@ -77,17 +83,18 @@ class S3Uploading:
                 return sorted(durable, key=lambda pair: pair[0])
             wait(self._under_way, return_when=FIRST_COMPLETED)
 
-    def _send(self, number: int, body: _Body, crc: int) -> tuple[int, str]:
-        checksum: dict[str, Any] = {"ChecksumCRC64NVME": crc64nvme_base64(crc)} if self._checksum else {}
-        with self._sink.translated():
+    def _send(self, number: int, pieces: list[Bytes], crc: int) -> tuple[int, str]:
+        sink, key = self._sink, self._sink.key(self._path)
+        checksum = {"ChecksumCRC64NVME": crc64nvme_base64(crc)} if self._checksum else {}
+        with sink.translated():
+            if sink.direct:
+                headers = {HEADERS[name]: value for name, value in checksum.items()}
+                etag = sink.direct.part(sink.bucket, key, upload=self._token, number=number, pieces=pieces, headers=headers)
+                if etag is not None:
+                    return number, etag.strip('"')
             try:
-                answer = self._sink.s3.upload_part(
-                    Bucket=self._sink.bucket,
-                    Key=self._sink.key(self._path),
-                    UploadId=self._token,
-                    PartNumber=number,
-                    Body=cast("IO[bytes]", body.content),
-                    **checksum,
+                answer = sink.s3.upload_part(
+                    Bucket=sink.bucket, Key=key, UploadId=self._token, PartNumber=number, Body=b"".join(pieces), **cast("Any", checksum)
                 )
             except ClientError as error:
                 if code_of(error) == "NoSuchUpload":
@@ -95,60 +102,7 @@ class S3Uploading:
                 if code_of(error) == "BadDigest":
                     raise Transient(f"part {number} arrived with other bytes than were sent", reason="part_damaged") from error
                 raise
-        body.leave()
         return number, answer["ETag"].strip('"')
-
-
-class _Body:
-    """A part's bytes, in a buffer that serves again: to have a new one from the system costs more than to fill it."""
-
-    def __init__(self, size: int) -> None:
-        self.content = SHELF.take(size)
-        self._view = memoryview(self.content)
-        self.filled = 0
-        """Bytes that came; beyond the size they are counted, not kept."""
-
-    def add(self, chunk: Bytes) -> None:
-        """Takes the next bytes."""
-        begun, self.filled = self.filled, self.filled + len(chunk)
-        if self.filled <= len(self._view):
-            self._view[begun : self.filled] = chunk
-
-    def leave(self) -> None:
-        """Hands the buffer on, when nobody reads it any more."""
-        self._view.release()
-        SHELF.give(self.content)
-
-
-class Shelf:
-    """Buffers of this process for the bodies of parts. Thread-safe: each of its steps is one of a list's own."""
-
-    def __init__(self, *, most: int) -> None:
-        """Takes how many bytes may lie there unused."""
-        self._most = most
-        self._free: list[bytearray] = []
-
-    def take(self, size: int) -> bytearray:
-        """Returns a buffer of so many bytes, with whatever was in it."""
-        for _ in range(len(self._free)):
-            try:
-                held = self._free.pop(0)
-            except IndexError:
-                break
-            if len(held) == size:
-                return held
-            self._free.append(held)
-        return bytearray(size)
-
-    def give(self, held: bytearray) -> None:
-        """Keeps a buffer for the next part of its size; the one that was not asked for longest goes where there are too many."""
-        if len(held) >= MIN_PART_SIZE:
-            self._free.append(held)
-        while self._free and sum(len(free) for free in list(self._free)) > self._most:
-            self._free.pop(0)
-
-
-SHELF: Final = Shelf(most=8 * MIB)
 
 
 def token_gone(path: str) -> Permanent:

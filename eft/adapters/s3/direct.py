@@ -1,0 +1,165 @@
+"""The requests to S3 that every file is made of, on the short way (aws_direct.py); each returns None where boto3 is to be asked."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from html import unescape
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote, urlencode
+from xml.sax.saxutils import escape
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.response import StreamingBody
+
+from eft.adapters.aws_direct import Direct
+from eft.ports import Bytes
+
+if TYPE_CHECKING:
+    import botocore.session
+    from botocore.awsrequest import AWSResponse
+    from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
+
+OK, PARTIAL, MISSING = 200, 206, 404
+METADATA: Final = "x-amz-meta-"
+ABSENT: Final = "absent"
+"""What `head` returns for an object that is not there; None says that boto3 is to be asked."""
+HEADERS: Final = {
+    "ChecksumAlgorithm": "x-amz-checksum-algorithm",
+    "ChecksumCRC64NVME": "x-amz-checksum-crc64nvme",
+    "ChecksumType": "x-amz-checksum-type",
+    "IfNoneMatch": "If-None-Match",
+    "MpuObjectSize": "x-amz-mp-object-size",
+    "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
+    "ServerSideEncryption": "x-amz-server-side-encryption",
+}
+"""What boto3's arguments are called on the wire."""
+JOINED: Final = 1 << 16
+"""Bytes from which a body is sent from the buffers that it came in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a store says of an upload that it has completed."""
+
+    etag: str
+    version: str | None
+
+
+class _Signer(S3SigV4Auth):
+    """Signs bodies that come in pieces, and hashes them only where TLS does not protect them already."""
+
+    def payload(self, request: AWSRequest) -> str:
+        if (request.url or "").startswith("https:"):
+            return "UNSIGNED-PAYLOAD"
+        sha = hashlib.sha256()
+        for piece in [request.data] if isinstance(request.data, bytes) else request.data or ():
+            sha.update(piece)
+        return sha.hexdigest()
+
+
+class S3Direct:
+    """One principal's way to S3, beside its boto3 client. Thread-safe."""
+
+    def __init__(self, session: botocore.session.Session, client: S3Client) -> None:
+        self._way = Direct(session, client)
+        self._client = client
+        self._addresses: dict[str, str] = {}
+
+    def head(self, bucket: str, key: str) -> HeadObjectOutputTypeDef | str | None:
+        """Returns an object's headers as far as `S3Bucket.found` reads them, or ABSENT."""
+        answer = self._ask("HeadObject", "HEAD", bucket, key)
+        if answer is None or answer.status_code not in {OK, MISSING}:
+            return None
+        if answer.status_code == MISSING:
+            return ABSENT
+        headers = answer.headers
+        metadata = {name.lower()[len(METADATA) :]: value for name, value in headers.items() if name.lower().startswith(METADATA)}
+        found: dict[str, Any] = {
+            "ContentLength": int(headers["Content-Length"]),
+            "LastModified": parsedate_to_datetime(headers["Last-Modified"]),
+            "ETag": headers["ETag"],
+            "Metadata": metadata,
+            "VersionId": headers.get("x-amz-version-id"),
+        }
+        return cast("HeadObjectOutputTypeDef", found)
+
+    def get(self, bucket: str, key: str, *, start: int, size: int, version: str | None, if_match: str | None) -> dict[str, Any] | None:
+        """Returns `Body`, `ContentLength` and `ContentRange` of a range, as boto3 does."""
+        query = {"versionId": version} if version is not None else {}
+        headers = {"Range": f"bytes={start}-{start + size - 1}"} | ({"If-Match": if_match} if if_match is not None else {})
+        answer = self._ask("GetObject", "GET", bucket, key, query=query, headers=headers, stream=True)
+        if answer is None:
+            return None
+        length = answer.headers.get("Content-Length")
+        if answer.status_code not in {OK, PARTIAL} or length is None:
+            answer.raw.close()
+            return None
+        told: dict[str, Any] = {"Body": StreamingBody(answer.raw, int(length)), "ContentLength": int(length)}
+        return told | ({"ContentRange": answer.headers["Content-Range"]} if "Content-Range" in answer.headers else {})
+
+    def begin(self, bucket: str, key: str, *, headers: Mapping[str, str]) -> str | None:
+        """Returns the id of a new upload. A lost answer leaves one that nobody knows, as a crash after it does."""
+        answer = self._ask("CreateMultipartUpload", "POST", bucket, key, query={"uploads": ""}, headers=headers)
+        return None if answer is None or answer.status_code != OK else _field(answer, "UploadId")
+
+    def part(self, bucket: str, key: str, *, upload: str, number: int, pieces: Sequence[Bytes], headers: Mapping[str, str]) -> str | None:
+        """Sends a part from the buffers that it came in and returns its etag."""
+        query = {"partNumber": str(number), "uploadId": upload}
+        answer = self._ask("UploadPart", "PUT", bucket, key, query=query, headers=headers, pieces=pieces)
+        return None if answer is None or answer.status_code != OK else answer.headers.get("ETag")
+
+    def complete(
+        self, bucket: str, key: str, *, upload: str, parts: Sequence[tuple[int, str]], headers: Mapping[str, str]
+    ) -> Completed | None:
+        """Completes an upload from parts (number, etag). An error may come with status 200 (Amazon S3 API, CompleteMultipartUpload)."""
+        listed = "".join(f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>" for number, etag in parts)
+        body = f'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{listed}</CompleteMultipartUpload>'.encode()
+        answer = self._ask("CompleteMultipartUpload", "POST", bucket, key, query={"uploadId": upload}, headers=headers, pieces=[body])
+        if answer is None or answer.status_code != OK or b"<CompleteMultipartUploadResult" not in answer.content:
+            return None
+        etag = _field(answer, "ETag")
+        return None if etag is None else Completed(etag=etag, version=answer.headers.get("x-amz-version-id"))
+
+    def _ask(
+        self,
+        operation: str,
+        method: str,
+        bucket: str,
+        key: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        pieces: Sequence[Bytes] = (),
+        stream: bool = False,
+    ) -> AWSResponse | None:
+        size = sum(len(piece) for piece in pieces)
+        request = AWSRequest(
+            method,
+            self._address(bucket) + quote(key, safe="/~") + (f"?{urlencode(query, quote_via=quote)}" if query else ""),
+            headers={"User-Agent": self._way.agent, **(headers or {})},
+            # Small ones leave in one packet with their headers.
+            data=b"".join(pieces) if size < JOINED else list(pieces),
+            stream_output=stream,
+        )
+        if size >= JOINED:
+            request.headers["Content-Length"] = str(size)
+        return self._way.ask(operation, request, _Signer)
+
+    def _address(self, bucket: str) -> str:
+        """Returns what a key is put behind: where and how boto3 itself addresses the bucket."""
+        if (address := self._addresses.get(bucket)) is None:
+            signed = self._client.generate_presigned_url("head_object", Params={"Bucket": bucket, "Key": "key"})
+            address = self._addresses[bucket] = signed.partition("?")[0].removesuffix("key")
+        return address
+
+
+def _field(answer: AWSResponse, name: str) -> str | None:
+    """Returns the content of an element that occurs once; no parser of XML sees what a store sends."""
+    found = re.search(f"<{name}>([^<]*)</{name}>", answer.text)
+    return unescape(found[1]) if found else None
