@@ -259,6 +259,14 @@ class FakeLedger(_Fake):
                 while len(held.delivered) > DELIVERIES_KEPT:
                     held.delivered.pop(next(iter(held.delivered)))
 
+    def remember_delivered(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> None:
+        with self._called("remember_delivered"):
+            held = self._paths[endpoint, path]
+            newest, _ = held.delivered.get(source, (order - 1, transfer))
+            if newest < order:
+                held.delivered.pop(source, None)
+                held.delivered[source] = (order, transfer)
+
     def reservations(self, partition: int) -> Iterator[tuple[str, str, str]]:
         with self._called("reservations"):
             held = [(endpoint, path, one.holder) for (endpoint, path), one in self._paths.items() if one.holder is not None]
@@ -441,6 +449,12 @@ class FakeLimits(_Fake):
     def succeeded(self, endpoint: str) -> None:
         with self._called("succeeded"):
             self._breakers.pop(endpoint, None)
+
+    def inconclusive(self, endpoint: str) -> None:
+        with self._called("inconclusive"):
+            given_back = self._breakers.get(endpoint, Breaker()).inconclusive(self._clock.now())
+            if given_back is not None:
+                self._breakers[endpoint] = given_back
 
     # -- for tests to look at ------------------------------------------------------------------------------------------
 

@@ -253,6 +253,22 @@ class DynamoLedger(FireRows):
             values[":newest"] = {"order": row["order"], "by": transfer, "n": n}
         self._table.update(*key, expression, condition="#holder = :me", values=values, names=names)
 
+    def remember_delivered(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> None:
+        """One request, or two where the path has a row."""
+        key, where = digest(source), path_key(endpoint, path)
+        row: Row = {"endpoint": endpoint, "path": path, "format": ROW_FORMAT, "delivered": {key: {"order": order, "by": transfer, "n": 1}}}
+        done, stands = self._table.put(dict(zip(("pk", "sk"), where, strict=True)) | row, condition="attribute_not_exists(#pk)")
+        if done or stands is None:
+            return
+        n = max((entry["n"] for entry in stands["delivered"].values()), default=0) + 1
+        self._table.update(
+            *where,
+            "SET #delivered.#key = :newest",
+            condition="attribute_not_exists(#delivered.#key) OR #delivered.#key.#order < :order",
+            values={":newest": {"order": order, "by": transfer, "n": n}, ":order": order},
+            names={"#key": key},
+        )
+
     def reservations(self, partition: int) -> Iterator[tuple[str, str, str]]:
         """A request per MB of keys of an index that lags by moments, and one per reservation, consistent."""
         for key in list(self._table.query("#due_shard = :shard", values={":shard": reserved_shard(f"{partition:02x}")}, index="due")):

@@ -116,6 +116,17 @@ class DynamoLimits:
             if done:
                 return
 
+    def inconclusive(self, endpoint: str) -> None:
+        """No request where `shut_until` has just found the breaker closed; else one, and one more to give a probe back."""
+        with self._lock:
+            if endpoint in self._closed:
+                return
+        row = self._table.get(*_breaker_key(endpoint))
+        given_back = None if row is None else _breaker(row).inconclusive(self._clock.now())
+        if row is not None and given_back is not None:
+            # Changed meanwhile, it is not this caller's probe any more.
+            self._store(endpoint, given_back, seen=row, reason=row["reason"])
+
     def _replace(self, key: str, seen: dict[str, int] | None, slots: dict[str, int]) -> bool:
         """Puts slots in place of those seen; returns whether they were still those."""
         values: dict[str, Value] = {":slots": dict(slots)}

@@ -33,6 +33,10 @@ class Breaker:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self.opened, 10))
         return Breaker(failures, self.opened + 1, now + pause)
 
+    def inconclusive(self, now: datetime) -> Breaker | None:
+        """Returns the breaker with its probe given back, or None where there is none."""
+        return Breaker(self.failures, self.opened, now) if self.probing else None
+
     def probed(self, now: datetime) -> Breaker | None:
         """Returns the breaker while the caller probes, or None when it may not: closed needs none, shut allows none."""
         if self.shut_until is None or now < self.shut_until:

@@ -51,6 +51,8 @@ class Partition(Frozen):
     phase: Phase = Phase.ACTIVE
     evidence: bool = True
     """Whether this table knows everything that may have been committed so far; False once the home may have committed alone."""
+    ordered: int = 1
+    """The region_epoch for which this region's ledger knows what was delivered where, whichever region did it: nothing begins before."""
     changed_by: str | None = None
     why: str | None = None
     ticket: str | None = None

@@ -18,7 +18,7 @@ from eft.journey.recover import recover
 from eft.journey.settle import settle
 from eft.journey.stage import stage
 from eft.journey.work import Slice, Work
-from eft.ports import Due, Engine
+from eft.ports import Due, Engine, Limits
 
 EARLY = timedelta(seconds=1)
 """A delayed message may come this much before its time: queues count whole seconds."""
@@ -68,17 +68,32 @@ def _in_our_era(engine: Engine, transfer: Transfer) -> bool:
 
 def _run(work: Work) -> list[Message]:
     while True:
-        ends = _ends(work.transfer)
-        _refuse_shut(work, ends)
-        messages = _step(work)(work)
-        for endpoint in ends:
-            work.engine.limits.succeeded(endpoint)
+        messages = _between(work, _ends(work.transfer))
         transfer = work.transfer
         if transfer.state in RESTING or any(m.step is Step.PARTS for m in messages):
             return messages
         if (transfer.size or 0) > work.engine.tuning.inline_size or work.slice.over():
             work.give_back()
             return messages
+
+
+def _between(work: Work, ends: list[str]) -> list[Message]:
+    """Runs a step between endpoints whose breakers let it, and tells them what came of it."""
+    limits: Limits = work.engine.limits
+    let: list[str] = []
+    try:
+        for endpoint in ends:
+            _refuse_shut(work, endpoint)
+            let.append(endpoint)
+        messages = _step(work)(work)
+    except Exception as error:
+        for endpoint in let:
+            if getattr(error, "endpoint", None) != endpoint:
+                limits.inconclusive(endpoint)
+        raise
+    for endpoint in ends:
+        limits.succeeded(endpoint)
+    return messages
 
 
 def _step(work: Work) -> Callable[[Work], list[Message]]:
@@ -100,17 +115,16 @@ def _ends(transfer: Transfer) -> list[str]:
     return [transfer.source.endpoint] if step is Step.STAGE or transfer.policy.disposition is not Disposition.KEEP else []
 
 
-def _refuse_shut(work: Work, ends: list[str]) -> None:
+def _refuse_shut(work: Work, endpoint: str) -> None:
     """Spares an endpoint whose breaker is open.
 
     Raises:
         Transient: `breaker_open`; it uses up no try.
     """
-    for endpoint in ends:
-        until = work.engine.limits.shut_until(endpoint)
-        if until is not None:
-            msg = f"endpoint {endpoint} has failed repeatedly; it is tried again at {until:%H:%M:%S} UTC"
-            raise Transient(msg, reason="breaker_open", retry_after=until - work.now(), counts=False)
+    until = work.engine.limits.shut_until(endpoint)
+    if until is not None:
+        msg = f"endpoint {endpoint} has failed repeatedly; it is tried again at {until:%H:%M:%S} UTC"
+        raise Transient(msg, reason="breaker_open", retry_after=until - work.now(), counts=False)
 
 
 def _admitted(engine: Engine, transfer: Transfer, piece: Slice) -> bool:

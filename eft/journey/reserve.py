@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from eft.domain.names import RemotePath
-from eft.domain.transfer import State
+from eft.domain.transfer import State, Transfer
 from eft.errors import Permanent, Transient
 from eft.journey.work import Work
+
+
+class Version(TypedDict):
+    """Named arguments of `Ledger.reserve` and `Ledger.remember_delivered`."""
+
+    endpoint: str
+    transfer: str
+    source: str
+    order: int
 
 
 def reserve(work: Work, path: RemotePath) -> bool:
@@ -15,16 +26,8 @@ def reserve(work: Work, path: RemotePath) -> bool:
         Permanent: `superseded`: a newer version of the same file was delivered there.
     """
     transfer, ledger = work.transfer, work.engine.ledger
-    modified = transfer.fingerprint.modified if transfer.fingerprint else None
-    order = int((modified or transfer.created).timestamp() * 1000)
     for _ in range(2):
-        answer = ledger.reserve(
-            endpoint=transfer.destination.endpoint,
-            path=path,
-            transfer=transfer.id,
-            source=f"{transfer.source.endpoint}:{transfer.source.path}",
-            order=order,
-        )
+        answer = ledger.reserve(path=path, **version_of(transfer))
         if answer.outcome == "mine":
             return True
         if answer.outcome == "superseded":
@@ -35,6 +38,17 @@ def reserve(work: Work, path: RemotePath) -> bool:
             return False
         ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=holder.id, delivered=holder.receipt is not None)
     return False
+
+
+def version_of(transfer: Transfer) -> Version:
+    """Returns what a reservation says of its transfer: versions of one source are ordered by their time, in milliseconds."""
+    modified = transfer.fingerprint.modified if transfer.fingerprint else None
+    return Version(
+        endpoint=transfer.destination.endpoint,
+        transfer=transfer.id,
+        source=f"{transfer.source.endpoint}:{transfer.source.path}",
+        order=int((modified or transfer.created).timestamp() * 1000),
+    )
 
 
 def reserved_by_another(path: RemotePath) -> Transient:

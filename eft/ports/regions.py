@@ -101,7 +101,7 @@ class Ownership(Protocol):
         """Returns this region's right to the partition; `begin` asks for the right to begin something new there.
 
         Raises:
-            LostOwnership: another region is its home, or it is draining and `begin` is asked for.
+            LostOwnership: another region is its home; or `begin` is asked for, and it is draining or has not learnt yet what was delivered.
         """
 
     def owned(self) -> Sequence[int]:

@@ -133,6 +133,9 @@ class Ledger(Protocol):
     def release(self, *, endpoint: str, path: RemotePath, transfer: str, delivered: bool) -> None:
         """Ends a reservation IF it is this transfer's; `delivered` keeps its order for later comparisons. Nothing happens if it is not."""
 
+    def remember_delivered(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> None:
+        """Notes a delivery that another region made, for `reserve` to compare with, IF no newer one of its source is known there."""
+
     def reservations(self, partition: int) -> Iterator[tuple[str, str, str]]:
         """Yields (endpoint, path, transfer) of the paths that a partition's transfers hold now."""
 
@@ -193,6 +196,9 @@ class Limits(Protocol):
 
     def succeeded(self, endpoint: str) -> None:
         """Closes the breaker; costs no write when it was closed."""
+
+    def inconclusive(self, endpoint: str) -> None:
+        """Lets the next caller probe at once, where this one did and learnt nothing of the endpoint; costs nothing when it is closed."""
 
 
 class Registry(Protocol):

@@ -9,12 +9,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 
+from eft.domain.names import remote_path
 from eft.domain.ownership import Intent, JournalEntry
 from eft.domain.transfer import FINAL, RESTING, State, Transfer
 from eft.errors import EftError, LostOwnership
 from eft.journey.accept import NO_EVIDENCE
 from eft.journey.messages import Message, next_message
-from eft.ports import Engine, Peer
+from eft.journey.reserve import version_of
+from eft.ports import Engine, Ledger, OwnershipTable, Peer
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +30,44 @@ def adopt(engine: Engine, number: int) -> Iterator[Message]:
     if engine.peer is None:
         return
     table, standing = engine.peer.own, engine.ownership.standing(number)
-    evidence = table.partition(number).evidence
+    partition = table.partition(number)
+    evidence = partition.evidence
+    if partition.ordered < standing.region_epoch:
+        put_in_order(table, engine.ledger, number)
+        table.change(partition.model_copy(update={"ordered": standing.region_epoch}), seen=partition)
     lacking = _lacking(engine, number, engine.peer, standing.region_epoch)
     intents = {one: table.intent(one) for one in lacking}
     for one in sorted(lacking, key=lambda each: intents[each] is None):
         row = _row_of(lacking[one], intents[one], region_epoch=standing.region_epoch, evidence=evidence, engine=engine)
+        if row.state is State.COMMITTING and row.commit is not None:
+            # Before anything else may begin: what may have been delivered there is not to be followed by an older version.
+            engine.ledger.reserve(path=remote_path(row.commit.path), **version_of(row))
         if engine.ledger.adopt(row):
             log.info("adopted", extra={"transfer": one, "state": row.state, "reason": row.reason})
             yield from next_message(row)
+
+
+def put_in_order(table: OwnershipTable, ledger: Ledger, number: int) -> None:
+    """Has a ledger know what was delivered where, by its region's intents: no older version goes over what another region delivered.
+
+    What has not come to rest is left out: its own row has the path reserved. Repeating it is harmless.
+    """
+    # An index that lags shows what was closed a moment ago.
+    open_still = {
+        entry.transfer for entry in table.journals(number) if (now := table.journal_entry(entry.transfer)) is not None and not now.closed
+    }
+    for intent in table.intents(number):
+        if intent.abandoned or not intent.row or intent.transfer in open_still:
+            continue
+        row = Transfer.model_validate_json(intent.row)
+        if row.commit is not None:
+            ledger.remember_delivered(path=remote_path(row.commit.path), **version_of(row))
+
+
+def remember_receipt(ledger: Ledger, row: Transfer) -> None:
+    """Has a ledger know of the delivery that a row of another region records, if it does."""
+    if row.receipt is not None:
+        ledger.remember_delivered(path=remote_path(row.receipt.path), **version_of(row))
 
 
 def _lacking(engine: Engine, number: int, peer: Peer, region_epoch: int) -> dict[str, Transfer]:
@@ -77,6 +109,7 @@ def adopt_row(engine: Engine, held: Transfer, *, evidence: Transfer | None, inte
     now, by = engine.clock.now(), "rejoin"
     free = claimed.with_(claim_until=None, due_at=now)
     if evidence is not None and evidence.receipt is not None:
+        remember_receipt(engine.ledger, evidence)
         delivered = free.with_(receipt=evidence.receipt, commit=evidence.commit, held_from=None)
         new = delivered.to(State.COMMITTING, now=now, by=by).to(State.DELIVERED, now=now, by=by, reason="delivered_elsewhere")
     elif evidence is not None and evidence.state is State.CANCELLED:

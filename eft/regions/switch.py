@@ -13,8 +13,9 @@ from eft.domain.ownership import Intent, JournalEntry, Mode, Partition, PeerLoss
 from eft.domain.transfer import FINAL, State, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.journey.operate import release_paths
+from eft.journey.reserve import version_of
 from eft.ports import Engine, Ledger, OwnershipTable, Peer
-from eft.regions.adoption import adopt_row
+from eft.regions.adoption import adopt_row, put_in_order, remember_receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,10 @@ def hand_over(engine: Engine, number: int, order: Order) -> Partition:
         rows = list(engine.ledger.unsettled(number))
     for row in rows:
         _carry_over(engine, row, engine.ledger, peer.ledger, to=peer.region, region_epoch=here.region_epoch + 1)
+    put_in_order(peer.table, peer.ledger, number)
+    epoch = here.region_epoch + 1
     there = _change(
-        engine, peer.table, there, order, home=peer.region, region_epoch=here.region_epoch + 1, mode=here.mode, phase=Phase.ACTIVE
+        engine, peer.table, there, order, home=peer.region, region_epoch=epoch, ordered=epoch, mode=here.mode, phase=Phase.ACTIVE
     )
     return _follow(engine, own, here, there, order)
 
@@ -134,7 +137,7 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
 
         peer learns who is home, and that it lacks evidence ─ home turns dual ─ what waited for evidence is decided
         ─ what ended with the peer alone is learnt, what it announced is learnt or written off
-        ─ journals and intents are copied ─ peer has the evidence
+        ─ journals and intents are copied ─ this ledger knows what was delivered where ─ peer has the evidence
 
     Raises:
         Permanent: `not_home`, `both_home`; Transient: `peer_unreachable`; Conflict: `partition_changed`.
@@ -154,6 +157,7 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
     _reconcile(engine, peer, number, here.region_epoch)
     _compare_intents(engine, peer, number, here.region_epoch)
     _tell_everything(engine, peer, number, here.region_epoch)
+    put_in_order(own, engine.ledger, number)
     _change(engine, peer.table, there, order, evidence=True)
     return here if here.evidence else _change(engine, own, here, order, evidence=True)
 
@@ -177,6 +181,7 @@ def _learn(engine: Engine, theirs: Transfer | None, *, region_epoch: int) -> Non
     """What came to rest for good in the other region is known here by its row: neither journal nor sleeper starts it again."""
     if theirs is None or theirs.state not in FINAL:
         return
+    remember_receipt(engine.ledger, theirs)
     if engine.ledger.adopt(theirs.with_(region_epoch=region_epoch, fence=0, claim_until=None)):
         engine.ownership.forget(theirs)
 
@@ -312,9 +317,7 @@ def _copy(source: Ledger, target: Ledger, row: Transfer) -> bool:
         for part in (source.parts(row.id, attempt=upload.attempt) if upload is not None else {}).values():
             target.record_part(row.id, attempt=upload.attempt if upload else 0, done=part)
     if row.upload is not None:
-        order = int((row.fingerprint.modified if row.fingerprint and row.fingerprint.modified else row.created).timestamp() * 1000)
-        origin = f"{row.source.endpoint}:{row.source.path}"
-        target.reserve(endpoint=row.destination.endpoint, path=row.upload.path, transfer=row.id, source=origin, order=order)
+        target.reserve(path=row.upload.path, **version_of(row))
     return True
 
 

@@ -577,6 +577,23 @@ def test_an_older_version_does_not_follow_a_newer(rows: Rows) -> None:
     assert _reserve(rows, "same", order=5) == ("superseded", "newer")
 
 
+def test_what_another_region_delivered_supersedes_as_well(rows: Rows) -> None:
+    """On a path that has no row yet, and on one that has; the newest delivery counts, in whatever order they are told."""
+
+    def remember(transfer: str, order: int, path: RemotePath = PATH) -> None:
+        rows.ledger.remember_delivered(endpoint=rows.tenant, path=path, transfer=transfer, source="a:1", order=order)
+
+    remember("new", 5)
+    remember("old", 3)
+    assert _reserve(rows, "older", order=4) == ("superseded", "new")
+    assert _reserve(rows, "newer", order=6) == ("mine", "newer")
+    remember("newest", 7)
+    assert _reserve(rows, "newer", order=6) == ("superseded", "newest")
+    assert _reserve(rows, "another", order=1, source="b:1", path=RemotePath("out/other.csv")) == ("mine", "another")
+    remember("beside", 2, RemotePath("out/other.csv"))
+    assert _reserve(rows, "another", order=1, source="b:1", path=RemotePath("out/other.csv")) == ("mine", "another")
+
+
 def test_a_superseded_transfer_does_not_wait_for_the_holder(rows: Rows) -> None:
     """It learns that it is superseded even while another holds the path."""
     _reserve(rows, "new", order=5)

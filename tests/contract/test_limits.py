@@ -166,6 +166,19 @@ def test_failures_under_way_when_it_opened_do_not_lengthen_the_pause(rows: Rows)
     assert rows.limits.shut_until(rows.tenant) == until
 
 
+def test_a_probe_that_learns_nothing_is_given_back(rows: Rows) -> None:
+    """The next caller probes at once, and one alone; where nobody probes, nothing changes."""
+    rows.limits.inconclusive(rows.tenant)
+    _fail(rows, 5)
+    shut = rows.limits.shut_until(rows.tenant)
+    rows.limits.inconclusive(rows.tenant)
+    assert rows.limits.shut_until(rows.tenant) == shut
+    rows.clock.advance(15)
+    assert rows.limits.shut_until(rows.tenant) is None
+    rows.limits.inconclusive(rows.tenant)
+    assert [rows.limits.shut_until(rows.tenant) for _ in range(2)] == [None, rows.clock.now() + PROBE]
+
+
 def test_a_success_closes_a_breaker_for_good(rows: Rows) -> None:
     """After a successful probe it takes five failures again, and the first pause is the short one."""
     _fail(rows, 5)

@@ -92,6 +92,22 @@ def test_a_copy_within_one_endpoint_passes_its_own_probe(world: World) -> None:
     assert world.until_rest(transfer).state is State.SETTLED
 
 
+def test_who_waits_for_a_path_keeps_no_endpoint_shut(world: World) -> None:
+    """A transfer that probes an endpoint, and then waits for another one's path, leaves the probe to the next."""
+    world.server("s3-a").put("in/a.bin", b"x")
+    held = world.submit("s3-a", "s3-b", path="in/none.bin", to="out/taken.bin")
+    world.ledger.reserve(endpoint="s3-b", path=held.destination.path, transfer=held.id, source="another", order=0)
+    for _ in range(5):
+        world.limits.failed("s3-b", reason="unreachable")
+    world.clock.advance(15)
+    waiting = world.submit("s3-a", "s3-b", to="out/taken.bin")
+    world.deliver_message(world.queue.pop())
+    assert world.ledger.load(waiting.id).reason == "destination_reserved"
+    transfer = world.submit("s3-a", "s3-b")
+    world.deliver_message(world.queue.pop())
+    assert world.ledger.load(transfer.id).state is State.SETTLED
+
+
 def test_a_staged_copy_is_delivered_as_it_was_staged(world: World) -> None:
     """Whatever has taken its place in the staging bucket is not delivered in its name: a person decides."""
     world.server("sftp-a").put("in/a.bin", b"x" * 2000)

@@ -9,6 +9,7 @@ from eft.domain.transfer import State, Step, Transfer
 from eft.errors import LostOwnership, Permanent, Transient
 from eft.journey.held import Decision, decide
 from eft.journey.operate import cancel, redrive
+from eft.journey.reserve import version_of
 from eft.journey.upkeep import expire_staging
 from eft.regions.adoption import adopt
 from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo
@@ -264,16 +265,13 @@ def test_what_is_recovered_in_another_region_waits_for_its_path(pair: Pair) -> N
 
 
 def test_an_older_version_recovered_in_another_region_overwrites_no_newer_one(pair: Pair) -> None:
-    """The newer version was delivered meanwhile: a person decides what becomes of the older one."""
+    """Where a newer version was delivered, a person decides what becomes of the older one."""
     number, _, other, transfer = committing(pair, conflict="overwrite")
-    pair.west.clock.advance(60)
-    other.server("s3-a").put("in/a.bin", b"newer")
-    newer = other.submit("s3-a", "sftp-b", conflict="overwrite")
-    assert other.until_rest(newer).state is State.SETTLED
     other.queue += adopt(other.engine, number)
+    later = version_of(transfer) | {"transfer": "newer", "order": version_of(transfer)["order"] + 1}
+    other.ledger.remember_delivered(path=transfer.destination.path, **later)
     row = other.until_rest(transfer)
-    assert (row.state, row.reason) == (State.HELD, "superseded")
-    assert other.server("sftp-b").finals()["out/a.bin"] == b"newer"
+    assert (row.state, row.reason, appeared(other)) == (State.HELD, "superseded", 0)
 
 
 def test_a_decision_that_broke_off_is_a_persons_in_the_next_home_as_well(pair: Pair) -> None:
@@ -363,3 +361,83 @@ def test_an_index_that_lags_revives_nothing_that_was_given_up(pair: Pair) -> Non
     table.journals = lambda number, *, open_only=True: iter(seen)  # type: ignore[method-assign, assignment]
     assert list(adopt(other.engine, number)) == []
     assert other.ledger.rows() == []
+
+
+# -- what was delivered, and in which order ----------------------------------------------------------------------------
+
+
+def versions(home: World) -> tuple[Transfer, Transfer]:
+    """Has home deliver a file's second version before its first, which waits."""
+    older = home.submit("s3-a", "sftp-b", conflict="overwrite")
+    waits = home.queue.popleft()
+    home.clock.advance(10)
+    home.server("s3-a").put("in/a.bin", b"newer")
+    newer = home.submit("s3-a", "sftp-b", conflict="overwrite")
+    assert home.until_rest(newer).state is State.SETTLED
+    home.queue.append(waits)
+    return older, newer
+
+
+@pytest.mark.parametrize("way", ["promote", "hand over", "promote, rejoin"])
+def test_an_older_version_does_not_follow_a_newer_one_into_another_region(pair: Pair, way: str) -> None:
+    """The next home knows what was delivered where, by the intents that both regions have."""
+    number, home, other = home_of(pair, "sftp-b")
+    older, _ = versions(home)
+    if way == "hand over":
+        drain(home.engine, number, ORDER)
+        hand_over(home.engine, number, ORDER)
+    else:
+        promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    if way == "promote, rejoin":
+        rejoin(other.engine, number, ORDER)
+    work_on(other, number)
+    row = other.ledger.load(older.id)
+    assert (row.state, row.reason) == (State.DEAD, "superseded")
+    assert appeared(home) == 1
+
+
+def test_nothing_begins_in_a_promoted_region_before_it_knows_what_was_delivered(pair: Pair) -> None:
+    """What is accepted between the promotion and the region's first chores waits for them."""
+    number, home, other = home_of(pair, "sftp-b")
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    transfer = other.submit("s3-a", "sftp-b")
+    other.drain()
+    assert (other.ledger.load(transfer.id).state, appeared(home)) == (State.ACCEPTED, 0)
+    work_on(other, number)
+    assert (other.ledger.load(transfer.id).state, appeared(home)) == (State.SETTLED, 1)
+
+
+def test_an_older_version_waits_for_a_newer_one_that_may_have_been_delivered(pair: Pair) -> None:
+    """What the lost home had announced is settled first, by its token; then the older version is superseded."""
+    number, home, other = home_of(pair, "sftp-b")
+    older = home.submit("s3-a", "sftp-b", conflict="overwrite")
+    home.queue.clear()
+    home.clock.advance(10)
+    home.server("s3-a").put("in/a.bin", b"newer")
+    newer = home.submit("s3-a", "sftp-b", conflict="overwrite")
+    home.server("sftp-b").watch = refuse_commits
+    home.deliver_message(home.queue.popleft())
+    home.server("sftp-b").watch = lambda _: None
+    assert home.ledger.load(newer.id).state is State.COMMITTING
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    other.queue += [message for message in adopt(other.engine, number) if message.ids == (older.id,)]
+    other.deliver_message(other.queue.popleft())
+    assert other.ledger.load(older.id).reason == "destination_reserved"
+    work_on(other, number)
+    assert other.ledger.load(newer.id).state is State.SETTLED
+    assert other.ledger.load(older.id).reason == "superseded"
+    assert appeared(home) == 1
+
+
+def test_an_older_version_does_not_follow_what_the_old_home_delivered_alone(pair: Pair) -> None:
+    """A rejoin learns of it by the old home's row: no intent of it came over."""
+    number, home, other = home_of(pair, "sftp-b")
+    pair.link.cut = True
+    solo(home.engine, number, ORDER)
+    older, _ = versions(home)
+    promote(other.engine, number, ORDER, old_home_may_be_solo=True)
+    pair.link.cut = False
+    rejoin(other.engine, number, ORDER)
+    work_on(other, number)
+    assert other.ledger.load(older.id).reason == "superseded"
+    assert appeared(home) == 1
