@@ -145,7 +145,11 @@ class Looking:
         if stability.looks == 1:
             return seen
         before = self._before.watched.get(seen.mark)
-        look = Look(1, self._now) if before is None else before.again(self._now, apart=stability.apart)
+        if before is not None and before.count >= stability.looks:
+            # Settled, but nothing could be made of it yet: its looks are no longer counted.
+            look = before
+        else:
+            look = Look(1, self._now) if before is None else before.again(self._now, apart=stability.apart)
         self._watched[seen.mark] = look
         if look.count >= stability.looks:
             return seen

@@ -56,6 +56,21 @@ def test_two_looks_at_once_are_one(world: World) -> None:
     assert world.ledger.rows() == []
 
 
+def test_a_settled_file_that_gets_no_transfer_is_counted_no_further(world: World) -> None:
+    """A name that the template cannot use is looked at for ever; the flow's other files are taken all the same."""
+    flow = world.flow("sftp-a", "s3-b", selection={"stability": {"looks": 2}}, name_template="{name}.received")
+    source = world.server("sftp-a")
+    source.put("in/" + "n" * 250, b"never")
+    for _ in range(300):
+        (fire,) = run_flow(world.engine, flow)
+        world.deliver_message(fire)
+        world.clock.advance(APART)
+    source.put("in/a.csv", b"1")
+    world.run(flow)
+    assert delivered(world) == {"out/a.csv.received": b"1"}
+    assert {look.count for look in world.ledger.memory(flow).watched.values()} == {2}
+
+
 def test_a_file_that_never_stands_still_ends_the_run_in_the_end(world: World) -> None:
     """The run says how many files it left waiting."""
     flow = world.flow("sftp-a", "s3-b", selection=LOOKS)
