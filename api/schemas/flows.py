@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Literal
 
 from pydantic import AwareDatetime, Field, field_validator, model_validator
@@ -111,6 +111,15 @@ class BackfillNew(Asked):
 
     modified_from: AwareDatetime
     modified_until: AwareDatetime
+
+    @field_validator("modified_from", "modified_until")
+    @classmethod
+    def _in_utc(cls, value: AwareDatetime) -> AwareDatetime:
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            msg = "lies before the year 1 or after the year 9999 in UTC"
+            raise ValueError(msg) from None
 
     @model_validator(mode="after")
     def _in_order(self) -> BackfillNew:

@@ -153,6 +153,16 @@ def test_create(acme: Client, world: World) -> None:
             {"trigger": {"kind": "interval", "every": "PT1M", "blackouts": [{"kind": "daily", "begin": "01:00", "end": "01:00"}]}},
             "/trigger/blackouts/0",
         ),
+        (
+            {
+                "trigger": {
+                    "kind": "interval",
+                    "every": "PT5M",
+                    "blackouts": [{"kind": "span", "begin": "2025-01-01T00:00:00Z", "end": "9999-12-31T23:59:59Z"}],
+                }
+            },
+            "/trigger",
+        ),
         ({"expected": {"by": "at six"}}, "/expected/by"),
         ({"expected": {"by": "0 6 * * *", "within": "PT1H", "warn_before": "PT2H"}}, "/expected"),
         ({"source": "sftp-a", "trigger": {"kind": "arrival"}}, "/source"),
@@ -380,6 +390,19 @@ def test_backfill(acme: Client, world: World, queue: Queue) -> None:
     assert (latest["kind"], latest["ended"], latest["files"]["listed"]) == ("backfill", True, 6)
     asked["modified_until"] = asked["modified_from"]
     problem(acme.post(f"{PATH}/{made['id']}/backfill", asked), 422, "request_invalid")
+
+
+def test_backfill_of_all_times(acme: Client, world: World, queue: Queue) -> None:
+    """From the year 1 until the year 9999 means everything; a time that UTC has no name for is refused with 422."""
+    made = create(acme, selection={"directory": "in"})
+    world.server("sftp-a").put("in/a.csv", b"a")
+    asked = {"modified_from": "0001-01-01T00:00:00Z", "modified_until": "9999-12-31T23:59:59Z"}
+    assert acme.post(f"{PATH}/{made['id']}/backfill", asked).status_code == 202
+    world.queue += queue.sent
+    world.drain()
+    assert [row.source.path for row in world.ledger.rows()] == ["in/a.csv"]
+    asked["modified_until"] = "9999-12-31T23:59:59-01:00"
+    assert fields(problem(acme.post(f"{PATH}/{made['id']}/backfill", asked), 422, "request_invalid")) == ["/modified_until"]
 
 
 def test_fires(acme: Client, world: World, queue: Queue) -> None:

@@ -192,6 +192,13 @@ def test_a_span_is_passed_over() -> None:
     assert coming(Interval(every=timedelta(seconds=1), blackouts=(span,)), 1) == ["04-04 12:00"]
 
 
+@pytest.mark.parametrize("trigger", [Interval(every=5 * MINUTE), Cron(cron="0 3 * * *", timezone="Europe/Berlin")])
+def test_a_span_until_the_end_of_the_calendar_leaves_no_fire(trigger: Interval | Cron) -> None:
+    """It says until further notice; no time after it can be written."""
+    span = Span(begin=NOW, end=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+    assert coming(trigger.model_copy(update={"blackouts": (span,)}), 1) == []
+
+
 def test_a_schedule_that_never_fires_has_no_coming_fire() -> None:
     """A calendar without the days of its expression."""
     weekends = Cron(cron="0 6 * * 6", calendar=Calendar())
