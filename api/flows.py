@@ -42,7 +42,7 @@ from api.schemas.flows import (
 from eft.domain.endpoint import S3Endpoint
 from eft.domain.flow import Arrival, Flow, Manual
 from eft.domain.instants import fire_moment, fire_time
-from eft.domain.schedule import coming_fires
+from eft.domain.schedule import HORIZON, coming_fires, deadlines
 from eft.errors import Conflict, NotFound
 from eft.journey.operate import run_flow
 from eft.journey.plan import plan, warnings_about
@@ -73,6 +73,7 @@ def create(body: FlowNew) -> Answered:
     core = engine()
     made = _built(body, id_=f"fl-{core.clock.nonce()}", revision=1)
     _check_schedule(made)
+    _check_expected(made)
     core.registry.add_flow(made)
     return Answered(_made(made), etag=made.revision, headers={"Location": url_for("flows.show", flow_id=made.id)})
 
@@ -121,6 +122,8 @@ def change(flow_id: str) -> Answered:
     changed = _built(body, id_=present.id, revision=present.revision + 1, like=present)
     if changed.trigger != present.trigger:
         _check_schedule(changed)
+    if changed.expected != present.expected:
+        _check_expected(changed)
     core.registry.change_flow(changed)
     looked = (changed.source, changed.selection) != (present.source, present.selection)
     return Answered(_made(changed) if looked else FlowMade(**shown(changed).model_dump()), etag=changed.revision)
@@ -283,6 +286,12 @@ def _check_schedule(flow: Flow) -> None:
     if not isinstance(flow.trigger, Manual) and next(coming_fires(flow, now=engine().clock.now()), None) is None:
         never = "never fires: its time has passed, or its calendar and blackouts leave none"
         raise invalid(FieldError(field="/trigger", message=never))
+
+
+def _check_expected(flow: Flow) -> None:
+    now = engine().clock.now()
+    if flow.expected is not None and next(deadlines(flow.expected, after=now, until=now + HORIZON), None) is None:
+        raise invalid(FieldError(field="/expected", message="never comes: its calendar has none of the days of its expression"))
 
 
 def _check_endpoints(body: FlowNew) -> None:

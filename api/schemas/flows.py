@@ -32,6 +32,12 @@ class FlowNew(Asked):
         if value.min_age < timedelta(0) or (value.max_age is not None and value.max_age < timedelta(0)):
             msg = "min_age and max_age are not negative"
             raise ValueError(msg)
+        if value.max_age is not None and value.min_age >= value.max_age:
+            msg = "takes no file: min_age is less than max_age"
+            raise ValueError(msg)
+        if value.max_size is not None and value.min_size > value.max_size:
+            msg = "takes no file: min_size is at most max_size"
+            raise ValueError(msg)
         return value
 
 
