@@ -10,6 +10,7 @@ from eft.domain.fingerprint import Fingerprint, RefusedName
 from eft.domain.flow import Flow, Interval
 from eft.domain.transfer import Step
 from eft.journey.operate import run_flow
+from eft.journey.plan import plan
 from eft.journey.sweep import sweep
 from tests.fakes import START
 from tests.world import SMALL, World
@@ -54,6 +55,26 @@ def test_two_looks_at_once_are_one(world: World) -> None:
         (fire,) = run_flow(world.engine, flow)
         world.deliver_message(fire)
     assert world.ledger.rows() == []
+
+
+def test_a_marker_counts_for_the_version_that_it_was_made_for(world: World) -> None:
+    """While a file is written anew the marker of the version before still stands beside it."""
+    flow = world.flow("sftp-a", "s3-b", selection={"stability": {"done_marker": "{name}.done"}}, conflict="overwrite")
+    source = world.server("sftp-a")
+    for path, data in (("in/a.csv", b"first"), ("in/a.csv.done", b"")):
+        source.put(path, data)
+    world.run(flow)
+    world.clock.advance(60)
+    source.put("in/a.csv", b"sec")
+    world.run(flow)
+    assert delivered(world) == {"out/a.csv": b"first"}
+    assert (
+        plan(world.engine, flow, limit=1).forecasts[0].why == "waits: 'in/a.csv.done' is older than the file, so it is a former version's"
+    )
+    source.put("in/a.csv", b"second")
+    source.put("in/a.csv.done", b"")
+    world.run(flow)
+    assert delivered(world) == {"out/a.csv": b"second"}
 
 
 def test_a_settled_file_that_gets_no_transfer_is_counted_no_further(world: World) -> None:
