@@ -9,6 +9,7 @@ import pytest
 from eft.domain.fingerprint import Fingerprint, RefusedName
 from eft.domain.flow import Flow, Interval
 from eft.domain.transfer import Step
+from eft.journey.messages import Message
 from eft.journey.operate import run_flow
 from eft.journey.plan import plan
 from eft.journey.sweep import sweep
@@ -75,6 +76,24 @@ def test_a_marker_counts_for_the_version_that_it_was_made_for(world: World) -> N
     source.put("in/a.csv.done", b"")
     world.run(flow)
     assert delivered(world) == {"out/a.csv": b"second"}
+
+
+@pytest.mark.parametrize("name", ["2025-01-06T09:00:00Z", "now-20250106T090000-arrived"])
+def test_a_paused_flow_takes_no_more(world: World, name: str) -> None:
+    """A run that waits for files to settle ends, whether a schedule or an arrival began it; one that a person asked for goes on."""
+    flow = world.flow("sftp-a", "s3-b", selection=LOOKS)
+    source = world.server("sftp-a")
+    source.put("in/a.csv", b"1")
+    world.ledger.fire(flow, at=world.clock.now(), name=name, partition=0)
+    world.queue += world.deliver_message(Message(step=Step.DISCOVER, ids=(f"{flow.tenant}/{flow.id}/{name}",)))
+    world.registry.change_flow(flow.model_copy(update={"enabled": False, "revision": 2}))
+    world.drain()
+    assert world.ledger.rows() == []
+    (fire,) = world.ledger.fires(flow, limit=5)
+    assert fire.outcome is not None
+    assert (fire.outcome["created"], fire.outcome["waiting"]) == (0, 1)
+    world.run(flow)
+    assert delivered(world) == {"out/a.csv": b"1"}
 
 
 def test_a_settled_file_that_gets_no_transfer_is_counted_no_further(world: World) -> None:
