@@ -120,7 +120,7 @@ def change(flow_id: str) -> Answered:
     assert isinstance(body, FlowNew)  # noqa: S101 - the adapter's type
     _check_endpoints(body)
     changed = _built(body, id_=present.id, revision=present.revision + 1, like=present)
-    if changed.trigger != present.trigger:
+    if changed.trigger != present.trigger or (changed.enabled and not present.enabled):
         _check_schedule(changed)
     if changed.expected != present.expected:
         _check_expected(changed)
@@ -205,7 +205,7 @@ def pause(flow_id: str) -> Answered:
 @flows.post("/<id:flow_id>/resume")
 @operation(summary="Resume a flow", scope=Scope.FLOWS_WRITE, answer=FlowShown, if_match="optional", etag=True)
 def resume(flow_id: str) -> Answered:
-    """Its schedule fires again."""
+    """Its schedule fires again. One that has no time left is refused: give it another trigger, or run it once."""
     return _enabled(flow_id, enabled=True)
 
 
@@ -251,6 +251,8 @@ def _enabled(flow_id: str, *, enabled: bool) -> Answered:
         update = {"enabled": enabled, "revision": present.revision + 1}
         # What a pause left out is not made up for.
         changed = present.model_copy(update=update | ({"scheduled_since": core.clock.now()} if enabled else {}))
+        if enabled:
+            _check_schedule(changed)
         try:
             core.registry.change_flow(changed)
         except Conflict:

@@ -321,6 +321,18 @@ def test_pause_and_resume(acme: Client, world: World) -> None:
     assert [each.id for each in world.registry.scheduled_flows()] == [made["id"]]
 
 
+def test_a_flow_whose_time_has_passed_is_not_resumed(acme: Client, world: World) -> None:
+    """It would never run: 422 says so, instead of a flow that looks as if it were on."""
+    made = create(acme, trigger={"kind": "once", "at": (world.clock.now() + timedelta(minutes=5)).isoformat()}, enabled=False)
+    world.clock.advance(timedelta(minutes=6))
+    for refused in (
+        acme.post(f"{PATH}/{made['id']}/resume"),
+        acme.patch(f"{PATH}/{made['id']}", {"enabled": True}, If_Match='"1"'),
+    ):
+        assert fields(problem(refused, 422, "request_invalid")) == ["/trigger"]
+    assert acme.get(f"{PATH}/{made['id']}").get_json()["enabled"] is False
+
+
 def test_pause_races(acme: Client, world: World) -> None:
     """Pausing without If-Match rides over changes by others, though not for ever; with If-Match it tells of them."""
     base = f"{PATH}/{create(acme)['id']}"
