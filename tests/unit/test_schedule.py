@@ -211,6 +211,23 @@ def test_quiet_until_is_the_next_planned_time() -> None:
     assert quiet_until(every, now=NOW + MINUTE) == NOW + 10 * MINUTE
 
 
+def test_a_closed_day_is_quiet() -> None:
+    """Beat looks at it once, not at each of its seconds; the first time of the next day is not missed."""
+    every = flow(Interval(every=timedelta(seconds=1), timezone="Europe/Berlin", calendar=Calendar(), jitter=10 * MINUTE))
+    sunday = datetime(2025, 4, 6, 20, tzinfo=UTC)
+    quiet = quiet_until(every, now=sunday)
+    assert quiet == datetime(2025, 4, 6, 22, tzinfo=UTC) + offset(every)
+    assert due_times(every, after=sunday, now=quiet) == [datetime(2025, 4, 6, 22, tzinfo=UTC)]
+
+
+def test_what_is_to_come_begins_with_the_schedule() -> None:
+    """A time before the flow was made or resumed is not announced, though its share of the jitter has not passed."""
+    made = flow(Interval(every=HOUR, jitter=HOUR), created=NOW + timedelta(seconds=1))
+    first = next(coming_fires(made, now=NOW + timedelta(seconds=1)))
+    assert first == NOW + HOUR + offset(made)
+    assert due_times(made, after=None, now=first) == [NOW + HOUR]
+
+
 def test_deadlines_are_those_of_open_days() -> None:
     """Six o'clock on working days, in New York."""
     expected = Expected(by="0 6 * * *", timezone="America/New_York", calendar=Calendar(holidays="US"))
