@@ -42,7 +42,7 @@ from api.schemas.flows import (
 from eft.domain.endpoint import S3Endpoint
 from eft.domain.flow import Arrival, Flow, Manual
 from eft.domain.instants import fire_moment, fire_time
-from eft.domain.schedule import coming_fires
+from eft.domain.schedule import HORIZON, coming_fires, deadlines
 from eft.errors import Conflict, NotFound
 from eft.journey.operate import run_flow
 from eft.journey.plan import plan, warnings_about
@@ -73,6 +73,7 @@ def create(body: FlowNew) -> Answered:
     core = engine()
     made = _built(body, id_=f"fl-{core.clock.nonce()}", revision=1)
     _check_schedule(made)
+    _check_expected(made)
     core.registry.add_flow(made)
     return Answered(_made(made), etag=made.revision, headers={"Location": url_for("flows.show", flow_id=made.id)})
 
@@ -119,8 +120,10 @@ def change(flow_id: str) -> Answered:
     assert isinstance(body, FlowNew)  # noqa: S101 - the adapter's type
     _check_endpoints(body)
     changed = _built(body, id_=present.id, revision=present.revision + 1, like=present)
-    if changed.trigger != present.trigger:
+    if changed.trigger != present.trigger or (changed.enabled and not present.enabled):
         _check_schedule(changed)
+    if changed.expected != present.expected:
+        _check_expected(changed)
     core.registry.change_flow(changed)
     looked = (changed.source, changed.selection) != (present.source, present.selection)
     return Answered(_made(changed) if looked else FlowMade(**shown(changed).model_dump()), etag=changed.revision)
@@ -202,7 +205,7 @@ def pause(flow_id: str) -> Answered:
 @flows.post("/<id:flow_id>/resume")
 @operation(summary="Resume a flow", scope=Scope.FLOWS_WRITE, answer=FlowShown, if_match="optional", etag=True)
 def resume(flow_id: str) -> Answered:
-    """Its schedule fires again."""
+    """Its schedule fires again. One that has no time left is refused: give it another trigger, or run it once."""
     return _enabled(flow_id, enabled=True)
 
 
@@ -248,6 +251,8 @@ def _enabled(flow_id: str, *, enabled: bool) -> Answered:
         update = {"enabled": enabled, "revision": present.revision + 1}
         # What a pause left out is not made up for.
         changed = present.model_copy(update=update | ({"scheduled_since": core.clock.now()} if enabled else {}))
+        if enabled:
+            _check_schedule(changed)
         try:
             core.registry.change_flow(changed)
         except Conflict:
@@ -283,6 +288,12 @@ def _check_schedule(flow: Flow) -> None:
     if not isinstance(flow.trigger, Manual) and next(coming_fires(flow, now=engine().clock.now()), None) is None:
         never = "never fires: its time has passed, or its calendar and blackouts leave none"
         raise invalid(FieldError(field="/trigger", message=never))
+
+
+def _check_expected(flow: Flow) -> None:
+    now = engine().clock.now()
+    if flow.expected is not None and next(deadlines(flow.expected, after=now, until=now + HORIZON), None) is None:
+        raise invalid(FieldError(field="/expected", message="never comes: its calendar has none of the days of its expression"))
 
 
 def _check_endpoints(body: FlowNew) -> None:

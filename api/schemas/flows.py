@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Literal
 
 from pydantic import AwareDatetime, Field, field_validator, model_validator
@@ -31,6 +31,12 @@ class FlowNew(Asked):
     def _sensible_ages(cls, value: Selection) -> Selection:
         if value.min_age < timedelta(0) or (value.max_age is not None and value.max_age < timedelta(0)):
             msg = "min_age and max_age are not negative"
+            raise ValueError(msg)
+        if value.max_age is not None and value.min_age >= value.max_age:
+            msg = "takes no file: min_age is less than max_age"
+            raise ValueError(msg)
+        if value.max_size is not None and value.min_size > value.max_size:
+            msg = "takes no file: min_size is at most max_size"
             raise ValueError(msg)
         return value
 
@@ -111,6 +117,15 @@ class BackfillNew(Asked):
 
     modified_from: AwareDatetime
     modified_until: AwareDatetime
+
+    @field_validator("modified_from", "modified_until")
+    @classmethod
+    def _in_utc(cls, value: AwareDatetime) -> AwareDatetime:
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            msg = "lies before the year 1 or after the year 9999 in UTC"
+            raise ValueError(msg) from None
 
     @model_validator(mode="after")
     def _in_order(self) -> BackfillNew:

@@ -11,11 +11,12 @@ From a bucket the index `arrivals` leads to endpoints and from each of these to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from eft.adapters.aws import AwsSession
 from eft.adapters.table import Row, Table
@@ -25,6 +26,8 @@ from eft.domain.flow import Arrival, Flow, Manual
 from eft.domain.names import shard_of
 from eft.errors import Conflict, NotFound, Permanent
 from eft.ports import Clock, Page
+
+log = logging.getLogger(__name__)
 
 REGISTRY_FORMAT: Final = 1
 SHARDS: Final = 4
@@ -103,10 +106,10 @@ class DynamoRegistry:
         return sorted({row["pk"].removeprefix("N#") for row in self._table.scan_keys()})
 
     def scheduled_flows(self) -> Iterator[Flow]:
-        """Four requests, one more per MB, to an index that lags by moments."""
+        """Four requests, one more per MB, to an index that lags by moments. A row that cannot be read is left out; the log names it."""
         for shard in range(SHARDS):
             rows = self._table.query("#scheduled = :shard", values={":shard": str(shard)}, index="scheduled")
-            yield from map(_flow, rows)
+            yield from _readable(rows, _flow)
 
     def arrival_flows(self, bucket: str) -> Iterator[tuple[Flow, S3Endpoint]]:
         """One request and one more per endpoint in the bucket, to an index that lags by moments; or from memory, at most `remember` old."""
@@ -123,11 +126,10 @@ class DynamoRegistry:
         yield from found
 
     def _arrival_flows(self, bucket: str) -> Iterator[tuple[Flow, S3Endpoint]]:
-        for row in self._by_arrivals(_in_bucket(bucket)):
-            endpoint = _endpoint(row)
+        for endpoint in _readable(self._by_arrivals(_in_bucket(bucket)), _endpoint):
             assert isinstance(endpoint, S3Endpoint)  # noqa: S101 - no other row has such a key
-            for flow in self._by_arrivals(_from_endpoint(endpoint.tenant, endpoint.id)):
-                yield _flow(flow), endpoint
+            for flow in _readable(self._by_arrivals(_from_endpoint(endpoint.tenant, endpoint.id)), _flow):
+                yield flow, endpoint
 
     def _by_arrivals(self, key: str) -> Iterator[Row]:
         return self._table.query("#arrivals = :key", values={":key": key}, index="arrivals")
@@ -202,6 +204,21 @@ def _in_bucket(bucket: str) -> str:
 
 def _from_endpoint(tenant: str, endpoint_id: str) -> str:
     return f"E#{tenant}#{endpoint_id}"
+
+
+def _readable(rows: Iterable[Row], read: Callable[[Row], T]) -> Iterator[T]:
+    """Yields what can be read of all tenants' rows: one of a later release, or that our libraries refuse, stops nobody else's."""
+    for row in rows:
+        try:
+            found = read(row)
+        except (Permanent, ValidationError) as error:
+            log.warning("a row of the registry cannot be read", extra={"row": f"{row['pk']} {row['sk']}", "reason": _why(error)})
+            continue
+        yield found
+
+
+def _why(error: Permanent | ValidationError) -> str:
+    return error.reason if isinstance(error, Permanent) else "row_invalid"
 
 
 def _endpoint(row: Row) -> Endpoint:

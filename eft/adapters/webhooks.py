@@ -29,12 +29,11 @@ _INWARD: Final = tuple(
     ipaddress.ip_network(one)
     for one in (
         # `is_global` is True for these, and what they carry may be anything.
-        "64:ff9b::/96",
-        "64:ff9b:1::/48",
         "2002::/16",
-        "::/96",
     )
 )
+_UNICAST: Final = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that is given to hosts of the public internet (IANA IPv6 Address Space); Python calls more of it global, as `fec0::/10`."""
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -174,7 +173,7 @@ def _outward(address: _Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return _outward(address.ipv4_mapped)
-        if any(address in network for network in _INWARD):
+        if address not in _UNICAST or any(address in network for network in _INWARD):
             return False
     return address.is_global and not address.is_multicast
 

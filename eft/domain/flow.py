@@ -84,7 +84,7 @@ class Retry(Frozen):
 class Policy(Frozen):
     """How one transfer is carried out; copied onto the transfer when it is accepted, so a later change of the flow leaves it alone."""
 
-    name_template: str = "{path}"
+    name_template: str = Field(default="{path}", max_length=1024)
     conflict: ConflictMode = ConflictMode.FAIL
     disposition: Disposition = Disposition.KEEP
     archive_directory: str | None = None

@@ -30,6 +30,13 @@ def fire_name(planned: datetime) -> str:
     return planned.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def asked_time(at: datetime) -> str:
+    """Returns a time as names of fires that were asked for hold it: UTC, to the second, the year in four digits."""
+    utc = at.astimezone(UTC)
+    # strftime writes the years before 1000 with fewer digits.
+    return f"{utc.year:04d}{utc:%m%dT%H%M%S}"
+
+
 def fire_time(name: str) -> datetime | None:
     """Returns the planned time that names a schedule's fire (ISO 8601 with an offset), else None."""
     try:

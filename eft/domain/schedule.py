@@ -54,14 +54,14 @@ def due_times(flow: Flow, *, after: datetime | None, now: datetime) -> list[date
 def coming_fires(flow: Flow, *, now: datetime) -> Iterator[datetime]:
     """Yields the times, jitter and all, at which the flow will fire if it stays enabled; without blackouts' fires that are made up for."""
     trigger, shift = flow.trigger, offset(flow)
-    begin = now - shift
+    begin, end = max(now - shift, flow.scheduled_since or flow.created), now + HORIZON
     for _ in range(LEAPS):
         leap = None
-        for at in _planned(trigger, begin, now + HORIZON):
+        for at in _planned(trigger, begin, end):
             leap = _leap(trigger, at, at + shift)
             if leap is not None:
                 # Over a closed day or a blackout at once: there may be a fire every second.
-                begin = max(leap - INSTANT - shift, at)
+                begin = max(min(leap, end) - INSTANT - shift, at)
                 break
             yield at + shift
         if leap is None:
@@ -73,7 +73,11 @@ def quiet_until(flow: Flow, *, now: datetime) -> datetime | None:
     trigger, shift = flow.trigger, offset(flow)
     if isinstance(trigger, Schedule) and trigger.blackout_end(now) is not None:
         return None
-    return next(_planned(trigger, now - shift, now + HORIZON), now + HORIZON) + shift
+    planned = next(_planned(trigger, now - shift, now + HORIZON), now + HORIZON)
+    if isinstance(trigger, Schedule) and not trigger.open_on(planned):
+        # Nothing of a closed day fires: there may be a planned time every second of it.
+        planned = trigger.day_after(planned)
+    return planned + shift
 
 
 def deadlines(expected: Expected, *, after: datetime, until: datetime) -> Iterator[datetime]:

@@ -6,7 +6,7 @@ import re
 from datetime import datetime, timedelta
 from fnmatch import translate
 from functools import lru_cache
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 import re2
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -17,6 +17,8 @@ from eft.domain.instants import spoken
 from eft.domain.names import directory_path
 
 _MARKER_FIELD = re.compile(r"\{(name|stem)\}")
+REGEX_MEMORY: Final = 1024 * 1024
+"""Bytes that one expression may take: every process holds those of all tenants."""
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
@@ -45,7 +47,7 @@ class Selection(Frozen):
     """Which files of the source a flow takes."""
 
     directory: str = ""
-    glob: str | None = None
+    glob: str | None = Field(default=None, max_length=255)
     regex: str | None = Field(default=None, max_length=500)
     exclude: tuple[Pattern, ...] = Field(default=(), max_length=50)
     """Globs of names that are never taken: those of unfinished files (`*.tmp`, `.*`) where a writer renames at the end."""
@@ -154,10 +156,11 @@ class Selection(Frozen):
         return None
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _regex(pattern: str) -> Any:  # noqa: ANN401 - re2 is published without types
     options = re2.Options()
     options.log_errors = False
+    options.max_mem = REGEX_MEMORY
     return re2.compile(pattern, options=options)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints, model_validator
 
 from eft.domain.calendar import check_holidays, is_holiday
 from eft.domain.frozen import Frozen
@@ -29,7 +29,7 @@ def _five_fields(value: str) -> str:
     return value
 
 
-CronText = Annotated[str, AfterValidator(_five_fields)]
+CronText = Annotated[str, StringConstraints(max_length=200), AfterValidator(_five_fields)]
 
 
 class Misfire(StrEnum):

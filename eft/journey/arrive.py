@@ -19,6 +19,7 @@ from eft.domain.names import RemotePath, display, is_token, partition_of, remote
 from eft.domain.transfer import Transfer
 from eft.errors import EftError, Permanent, Transient
 from eft.journey.accept import found_id, found_transfer, put_on_record, refuse_unpinned, refused_transfer
+from eft.journey.messages import ARRIVED
 from eft.ports import Engine
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def _list_soon(engine: Engine, flow: Flow, counts: Counter[str]) -> None:
     """Fires the flow for all that arrives within this minute, at its end: the sweep sends it then."""
     begun = engine.clock.now().replace(second=0, microsecond=0)
     fired = engine.ledger.fire(
-        flow, at=begun + LISTED_AFTER, name=f"now-{begun:%Y%m%dT%H%M%S}-arrived", partition=partition_of(flow.tenant, flow.destination)
+        flow, at=begun + LISTED_AFTER, name=f"now-{begun:%Y%m%dT%H%M%S}{ARRIVED}", partition=partition_of(flow.tenant, flow.destination)
     )
     counts["to_be_listed"] += 1
     if fired:

@@ -12,12 +12,13 @@ from typing import TypeVar
 from eft.domain.endpoint import Endpoint
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow
+from eft.domain.instants import fire_time
 from eft.domain.schedule import coming_fires
 from eft.domain.transfer import Step, Transfer
 from eft.errors import EftError, Permanent, Transient
 from eft.journey.accept import found_id, found_transfer, put_on_record, refuse_unpinned, refused_transfer
 from eft.journey.looking import Looking, Seen, Verdict, Window
-from eft.journey.messages import FIRE_AGAIN, Message, next_message
+from eft.journey.messages import ARRIVED, FIRE_AGAIN, Message, next_message
 from eft.journey.work import Slice
 from eft.ports import Engine
 
@@ -70,7 +71,9 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     if not remembered.same_as(memory):
         # Somebody else's is as good: it costs questions and looks.
         engine.ledger.remember(flow, remembered)
-    pause = _next_look(engine, flow, looking, run.number) if complete else timedelta(0)
+    # Where the flow was paused meanwhile a run ends here, unless a person asked for it: it would go on taking what comes.
+    lasts = flow.enabled or _asked_for(name)
+    pause = timedelta(0) if not complete else _next_look(engine, flow, looking, run.number) if lasts else None
     if pause is not None:
         engine.ledger.fire_goes_on(flow, name=name, created=counts["created"], refused=counts["refused"])
         return [*messages, Message(step=Step.DISCOVER, ids=(fire_id,), delay=pause)]
@@ -78,6 +81,11 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     engine.ledger.fire_done(flow, name=name, outcome=dict(counts))
     log.info("discovered", extra={"tenant": tenant, "flow": flow_id, "fire": name, "files": dict(counts)})
     return messages
+
+
+def _asked_for(name: str) -> bool:
+    """Returns whether a person asked for a fire, rather than a schedule or an arrival."""
+    return fire_time(name) is None and not name.endswith(ARRIVED)
 
 
 def window_of(name: str) -> Window | None:

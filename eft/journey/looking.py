@@ -17,6 +17,7 @@ from eft.ports import Engine, Source
 
 SIDECAR: Final = ".sha256"
 Window = tuple[datetime, datetime]
+Beside = dict[int, datetime | None]
 
 
 class Verdict(StrEnum):
@@ -89,13 +90,13 @@ class Looking:
             stored=self._before.stored,
         )
 
-    def _markers(self, store: Source) -> set[int] | None:
-        """Returns hashes of the paths of all markers and sidecars; None where the flow asks for none."""
+    def _markers(self, store: Source) -> Beside | None:
+        """Returns when all markers and sidecars were modified, by hashes of their paths; None where the flow asks for none."""
         selection = self._flow.selection
         if selection.stability.done_marker is None and not self._flow.policy.sidecar:
             return None
         listed = store.list(selection.directory, recursive=selection.recursive)
-        return {hash(entry.path) for entry in listed if isinstance(entry, RemoteFile) and self._is_beside(entry.path)}
+        return {hash(entry.path): entry.modified for entry in listed if isinstance(entry, RemoteFile) and self._is_beside(entry.path)}
 
     def _is_beside(self, path: str) -> bool:
         return self._flow.selection.is_marker(path.rpartition("/")[2]) or (self._flow.policy.sidecar and path.endswith(SIDECAR))
@@ -106,17 +107,27 @@ class Looking:
             return Seen(entry, Verdict.LEFT, "its name does not match the pattern")
         return self._unless_known(Seen(entry, Verdict.REFUSED, entry.why, mark(refused_id(self._flow, entry))))
 
-    def _judged(self, file: RemoteFile, beside: set[int] | None) -> Seen:
+    def _judged(self, file: RemoteFile, beside: Beside | None) -> Seen:
         why = self._why_not(file)
         if why is not None:
             return Seen(file, Verdict.LEFT, why)
         known = self._unless_known(Seen(file, Verdict.TAKEN, "", mark(found_id(self._flow, file))))
         if known.verdict is Verdict.KNOWN:
             return known
-        missing = None if beside is None else next((path for path in self._awaited(file.path) if hash(path) not in beside), None)
+        waits = None if beside is None else self._waits_for(file, beside)
+        return self._settled(known) if waits is None else Seen(file, Verdict.WAITS, waits)
+
+    def _waits_for(self, file: RemoteFile, beside: Beside) -> str | None:
+        """Returns what its writer has yet to make beside a file."""
+        missing = next((path for path in self._awaited(file.path) if hash(path) not in beside), None)
         if missing is not None:
-            return Seen(file, Verdict.WAITS, f"'{missing}' is not there yet")
-        return self._settled(known)
+            return f"'{missing}' is not there yet"
+        marker = self._flow.selection.marker_of(file.path)
+        made = None if marker is None else beside[hash(marker)]
+        if made is not None and file.modified is not None and made < file.modified:
+            # It was made for what stood there before: this version may be half written.
+            return f"'{marker}' is older than the file, so it is a former version's"
+        return None
 
     def _why_not(self, file: RemoteFile) -> str | None:
         why = self._flow.selection.why_not(file, now=self._now, window=self._window)
@@ -145,7 +156,11 @@ class Looking:
         if stability.looks == 1:
             return seen
         before = self._before.watched.get(seen.mark)
-        look = Look(1, self._now) if before is None else before.again(self._now, apart=stability.apart)
+        if before is not None and before.count >= stability.looks:
+            # Settled, but nothing could be made of it yet: its looks are no longer counted.
+            look = before
+        else:
+            look = Look(1, self._now) if before is None else before.again(self._now, apart=stability.apart)
         self._watched[seen.mark] = look
         if look.count >= stability.looks:
             return seen

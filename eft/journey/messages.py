@@ -8,6 +8,8 @@ from datetime import timedelta
 from eft.domain.transfer import Step, Transfer
 
 MESSAGE_FORMAT = 1
+ARRIVED = "-arrived"
+"""How the name of a fire ends that an arrival asked for."""
 FIRE_AGAIN = 5
 """Stall times until a fire whose discover has not ended is sent again."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import datetime
 
 from eft.domain.flow import Flow
+from eft.domain.instants import asked_time
 from eft.domain.names import partition_of
 from eft.domain.transfer import State, Step, Transfer
 from eft.errors import EftError, LostOwnership, NotFound, Permanent
@@ -80,7 +81,7 @@ def redrive(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
 def run_flow(engine: Engine, flow: Flow, *, window: tuple[datetime, datetime] | None = None) -> list[Message]:
     """Fires a flow now, whatever its schedule, for files modified in the window if one is given; returns its discover's first message."""
     times = [engine.clock.now(), *(window or ())]
-    name = "-".join(["past" if window else "now", *(f"{at.astimezone(UTC):%Y%m%dT%H%M%S}" for at in times), engine.clock.nonce()])
+    name = "-".join(["past" if window else "now", *(asked_time(at) for at in times), engine.clock.nonce()])
     engine.ledger.fire(
         flow,
         at=engine.clock.now() + engine.tuning.stall,

@@ -120,6 +120,10 @@ def test_create(acme: Client, world: World) -> None:
         ({"selection": {"min_age": 30}}, "/selection/min_age"),
         ({"selection": {"min_age": "soon"}}, "/selection/min_age"),
         ({"selection": {"globs": "*"}}, "/selection/globs"),
+        ({"selection": {"glob": "[" * 256}}, "/selection/glob"),
+        ({"selection": {"regex": r"\pL{300}"}}, "/selection/regex"),
+        ({"policy": {"name_template": "a" * 1025}}, "/policy/name_template"),
+        ({"trigger": {"kind": "cron", "cron": ",".join(["1"] * 200) + " * * * *"}}, "/trigger/cron"),
         ({"selection": []}, "/selection"),
         ({"policy": {"conflict": "maybe"}}, "/policy/conflict"),
         ({"policy": {"name_template": "{nme}"}}, "/policy/name_template"),
@@ -153,7 +157,20 @@ def test_create(acme: Client, world: World) -> None:
             {"trigger": {"kind": "interval", "every": "PT1M", "blackouts": [{"kind": "daily", "begin": "01:00", "end": "01:00"}]}},
             "/trigger/blackouts/0",
         ),
+        (
+            {
+                "trigger": {
+                    "kind": "interval",
+                    "every": "PT5M",
+                    "blackouts": [{"kind": "span", "begin": "2025-01-01T00:00:00Z", "end": "9999-12-31T23:59:59Z"}],
+                }
+            },
+            "/trigger",
+        ),
         ({"expected": {"by": "at six"}}, "/expected/by"),
+        ({"expected": {"by": "0 6 * * 6", "calendar": {}}}, "/expected"),
+        ({"selection": {"min_size": 2, "max_size": 1}}, "/selection"),
+        ({"selection": {"min_age": "PT2H", "max_age": "PT1H"}}, "/selection"),
         ({"expected": {"by": "0 6 * * *", "within": "PT1H", "warn_before": "PT2H"}}, "/expected"),
         ({"source": "sftp-a", "trigger": {"kind": "arrival"}}, "/source"),
         ({"source": "s3-a", "trigger": {"kind": "arrival", "listed_every": "PT1S"}}, "/trigger/listed_every"),
@@ -304,6 +321,18 @@ def test_pause_and_resume(acme: Client, world: World) -> None:
     assert [each.id for each in world.registry.scheduled_flows()] == [made["id"]]
 
 
+def test_a_flow_whose_time_has_passed_is_not_resumed(acme: Client, world: World) -> None:
+    """It would never run: 422 says so, instead of a flow that looks as if it were on."""
+    made = create(acme, trigger={"kind": "once", "at": (world.clock.now() + timedelta(minutes=5)).isoformat()}, enabled=False)
+    world.clock.advance(timedelta(minutes=6))
+    for refused in (
+        acme.post(f"{PATH}/{made['id']}/resume"),
+        acme.patch(f"{PATH}/{made['id']}", {"enabled": True}, If_Match='"1"'),
+    ):
+        assert fields(problem(refused, 422, "request_invalid")) == ["/trigger"]
+    assert acme.get(f"{PATH}/{made['id']}").get_json()["enabled"] is False
+
+
 def test_pause_races(acme: Client, world: World) -> None:
     """Pausing without If-Match rides over changes by others, though not for ever; with If-Match it tells of them."""
     base = f"{PATH}/{create(acme)['id']}"
@@ -380,6 +409,19 @@ def test_backfill(acme: Client, world: World, queue: Queue) -> None:
     assert (latest["kind"], latest["ended"], latest["files"]["listed"]) == ("backfill", True, 6)
     asked["modified_until"] = asked["modified_from"]
     problem(acme.post(f"{PATH}/{made['id']}/backfill", asked), 422, "request_invalid")
+
+
+def test_backfill_of_all_times(acme: Client, world: World, queue: Queue) -> None:
+    """From the year 1 until the year 9999 means everything; a time that UTC has no name for is refused with 422."""
+    made = create(acme, selection={"directory": "in"})
+    world.server("sftp-a").put("in/a.csv", b"a")
+    asked = {"modified_from": "0001-01-01T00:00:00Z", "modified_until": "9999-12-31T23:59:59Z"}
+    assert acme.post(f"{PATH}/{made['id']}/backfill", asked).status_code == 202
+    world.queue += queue.sent
+    world.drain()
+    assert [row.source.path for row in world.ledger.rows()] == ["in/a.csv"]
+    asked["modified_until"] = "9999-12-31T23:59:59-01:00"
+    assert fields(problem(acme.post(f"{PATH}/{made['id']}/backfill", asked), 422, "request_invalid")) == ["/modified_until"]
 
 
 def test_fires(acme: Client, world: World, queue: Queue) -> None:

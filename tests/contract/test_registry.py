@@ -315,3 +315,24 @@ def test_a_row_of_a_later_release_is_not_misread(dynamo: DynamoRows) -> None:
     with pytest.raises(Permanent) as refused:
         dynamo.registry.flow(dynamo.tenant, "daily")
     assert refused.value.reason == "row_format_unknown"
+
+
+@pytest.mark.parametrize(("field", "value"), [("format", {"N": "2"}), ("body", {"S": "{}"})])
+def test_a_row_that_cannot_be_read_keeps_no_other_flow_from_its_schedule(
+    dynamo: DynamoRows, field: str, value: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither from its times nor from its arrivals; the log names the row."""
+    bucket = f"{dynamo.tenant}-b"
+    dynamo.registry.add_endpoint(_bucket(dynamo, "a", bucket=bucket))
+    for name in ("good", "odd", "other"):
+        dynamo.registry.add_flow(dynamo.flow(name, source="a", trigger=Arrival()))
+    dynamo.session.dynamodb().update_item(
+        TableName=dynamo.registry_table,
+        Key={"pk": {"S": f"N#{dynamo.tenant}"}, "sk": {"S": "F#odd"}},
+        UpdateExpression="SET #f = :value",
+        ExpressionAttributeNames={"#f": field},
+        ExpressionAttributeValues={":value": value},
+    )
+    assert {flow.id for flow in _scheduled(dynamo)} == {"good", "other"}
+    assert {flow for _, flow, _ in _arrivals(dynamo, bucket)} == {"good", "other"}
+    assert "cannot be read" in caplog.text

@@ -89,6 +89,14 @@ def mark(inbox: Path) -> None:
     (inbox / "a.csv.done").touch()
 
 
+def mark_again(inbox: Path) -> None:
+    """Has a whole file and its marker, then another in the file's place, piece by piece, and the marker made anew."""
+    (inbox / "a.csv").write_bytes(b"first\n")
+    (inbox / "a.csv.done").touch()
+    time.sleep(4)
+    mark(inbox)
+
+
 @pytest.mark.parametrize(
     ("write", "selection", "versions"),
     [
@@ -97,6 +105,7 @@ def mark(inbox: Path) -> None:
         (rename, {"exclude": ["*.tmp"]}, [WHOLE]),
         (rewrite, {"stability": {"looks": 3, "apart": "PT1S"}}, [b"first\n", WHOLE]),
         (mark, {"stability": {"done_marker": "{name}.done"}}, [WHOLE]),
+        (mark_again, {"stability": {"done_marker": "{name}.done"}}, [b"first\n", WHOLE]),
     ],
 )
 def test_only_whole_files_are_delivered(

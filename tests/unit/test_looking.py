@@ -9,7 +9,9 @@ import pytest
 from eft.domain.fingerprint import Fingerprint, RefusedName
 from eft.domain.flow import Flow, Interval
 from eft.domain.transfer import Step
+from eft.journey.messages import Message
 from eft.journey.operate import run_flow
+from eft.journey.plan import plan
 from eft.journey.sweep import sweep
 from tests.fakes import START
 from tests.world import SMALL, World
@@ -54,6 +56,59 @@ def test_two_looks_at_once_are_one(world: World) -> None:
         (fire,) = run_flow(world.engine, flow)
         world.deliver_message(fire)
     assert world.ledger.rows() == []
+
+
+def test_a_marker_counts_for_the_version_that_it_was_made_for(world: World) -> None:
+    """While a file is written anew the marker of the version before still stands beside it."""
+    flow = world.flow("sftp-a", "s3-b", selection={"stability": {"done_marker": "{name}.done"}}, conflict="overwrite")
+    source = world.server("sftp-a")
+    for path, data in (("in/a.csv", b"first"), ("in/a.csv.done", b"")):
+        source.put(path, data)
+    world.run(flow)
+    world.clock.advance(60)
+    source.put("in/a.csv", b"sec")
+    world.run(flow)
+    assert delivered(world) == {"out/a.csv": b"first"}
+    assert (
+        plan(world.engine, flow, limit=1).forecasts[0].why == "waits: 'in/a.csv.done' is older than the file, so it is a former version's"
+    )
+    source.put("in/a.csv", b"second")
+    source.put("in/a.csv.done", b"")
+    world.run(flow)
+    assert delivered(world) == {"out/a.csv": b"second"}
+
+
+@pytest.mark.parametrize("name", ["2025-01-06T09:00:00Z", "now-20250106T090000-arrived"])
+def test_a_paused_flow_takes_no_more(world: World, name: str) -> None:
+    """A run that waits for files to settle ends, whether a schedule or an arrival began it; one that a person asked for goes on."""
+    flow = world.flow("sftp-a", "s3-b", selection=LOOKS)
+    source = world.server("sftp-a")
+    source.put("in/a.csv", b"1")
+    world.ledger.fire(flow, at=world.clock.now(), name=name, partition=0)
+    world.queue += world.deliver_message(Message(step=Step.DISCOVER, ids=(f"{flow.tenant}/{flow.id}/{name}",)))
+    world.registry.change_flow(flow.model_copy(update={"enabled": False, "revision": 2}))
+    world.drain()
+    assert world.ledger.rows() == []
+    (fire,) = world.ledger.fires(flow, limit=5)
+    assert fire.outcome is not None
+    assert (fire.outcome["created"], fire.outcome["waiting"]) == (0, 1)
+    world.run(flow)
+    assert delivered(world) == {"out/a.csv": b"1"}
+
+
+def test_a_settled_file_that_gets_no_transfer_is_counted_no_further(world: World) -> None:
+    """A name that the template cannot use is looked at for ever; the flow's other files are taken all the same."""
+    flow = world.flow("sftp-a", "s3-b", selection={"stability": {"looks": 2}}, name_template="{name}.received")
+    source = world.server("sftp-a")
+    source.put("in/" + "n" * 250, b"never")
+    for _ in range(300):
+        (fire,) = run_flow(world.engine, flow)
+        world.deliver_message(fire)
+        world.clock.advance(APART)
+    source.put("in/a.csv", b"1")
+    world.run(flow)
+    assert delivered(world) == {"out/a.csv.received": b"1"}
+    assert {look.count for look in world.ledger.memory(flow).watched.values()} == {2}
 
 
 def test_a_file_that_never_stands_still_ends_the_run_in_the_end(world: World) -> None:

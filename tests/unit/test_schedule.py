@@ -192,6 +192,13 @@ def test_a_span_is_passed_over() -> None:
     assert coming(Interval(every=timedelta(seconds=1), blackouts=(span,)), 1) == ["04-04 12:00"]
 
 
+@pytest.mark.parametrize("trigger", [Interval(every=5 * MINUTE), Cron(cron="0 3 * * *", timezone="Europe/Berlin")])
+def test_a_span_until_the_end_of_the_calendar_leaves_no_fire(trigger: Interval | Cron) -> None:
+    """It says until further notice; no time after it can be written."""
+    span = Span(begin=NOW, end=datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC))
+    assert coming(trigger.model_copy(update={"blackouts": (span,)}), 1) == []
+
+
 def test_a_schedule_that_never_fires_has_no_coming_fire() -> None:
     """A calendar without the days of its expression."""
     weekends = Cron(cron="0 6 * * 6", calendar=Calendar())
@@ -202,6 +209,23 @@ def test_quiet_until_is_the_next_planned_time() -> None:
     """Nothing becomes due before it."""
     every = flow(Interval(every=10 * MINUTE))
     assert quiet_until(every, now=NOW + MINUTE) == NOW + 10 * MINUTE
+
+
+def test_a_closed_day_is_quiet() -> None:
+    """Beat looks at it once, not at each of its seconds; the first time of the next day is not missed."""
+    every = flow(Interval(every=timedelta(seconds=1), timezone="Europe/Berlin", calendar=Calendar(), jitter=10 * MINUTE))
+    sunday = datetime(2025, 4, 6, 20, tzinfo=UTC)
+    quiet = quiet_until(every, now=sunday)
+    assert quiet == datetime(2025, 4, 6, 22, tzinfo=UTC) + offset(every)
+    assert due_times(every, after=sunday, now=quiet) == [datetime(2025, 4, 6, 22, tzinfo=UTC)]
+
+
+def test_what_is_to_come_begins_with_the_schedule() -> None:
+    """A time before the flow was made or resumed is not announced, though its share of the jitter has not passed."""
+    made = flow(Interval(every=HOUR, jitter=HOUR), created=NOW + timedelta(seconds=1))
+    first = next(coming_fires(made, now=NOW + timedelta(seconds=1)))
+    assert first == NOW + HOUR + offset(made)
+    assert due_times(made, after=None, now=first) == [NOW + HOUR]
 
 
 def test_deadlines_are_those_of_open_days() -> None:

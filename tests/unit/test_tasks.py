@@ -15,6 +15,8 @@ from kombu.exceptions import OperationalError
 from eft.domain.transfer import State, Step, Transfer
 from eft.errors import NotFound, Permanent, Transient
 from eft.journey.messages import MESSAGE_FORMAT, Message
+from eft.journey.operate import run_flow
+from eft.journey.sweep import sweep
 from eft.regions.adoption import adopt
 from eft.regions.switch import Order, promote
 from eft.settings import Settings
@@ -136,6 +138,17 @@ def test_one_unknown_id_keeps_no_other_of_its_bundle_back(world: World, post: Po
     carry(Step.DELIVER, [UNKNOWN, transfer.id], None)
     assert state_of(world, transfer) is State.SETTLED
     assert named("message for something unknown", caplog.records) == ["transfer_unknown"]
+
+
+def test_a_fire_whose_source_has_no_such_directory_ends_and_says_so(world: World, post: PostOffice) -> None:
+    """It shows as failed, and no sweep sends it again and again."""
+    flow = world.flow("sftp-b", "s3-b")
+    (fire,) = run_flow(world.engine, flow)
+    carry(Step.DISCOVER, fire.ids, None)
+    assert [fire.outcome for fire in world.ledger.fires(flow, limit=1)] == [{"failed": 1}]
+    world.clock.advance(world.tuning.stall * 10)
+    assert list(sweep(world.engine)) == []
+    assert post.letters() == []
 
 
 def test_a_fire_of_a_deleted_flow_ends(post: PostOffice, caplog: pytest.LogCaptureFixture) -> None:
