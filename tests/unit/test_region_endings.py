@@ -8,9 +8,10 @@ from eft.domain.ownership import JournalEntry, Mode
 from eft.domain.transfer import State, Step, Transfer
 from eft.errors import LostOwnership, Permanent, Transient
 from eft.journey.held import Decision, decide
-from eft.journey.operate import cancel, redrive
+from eft.journey.operate import cancel, redrive, take
 from eft.journey.upkeep import expire_staging
 from eft.regions.adoption import adopt
+from eft.regions.routing import find
 from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo
 from tests.fake_regions import Pair, home_of
 from tests.world import SMALL, TENANT, World
@@ -363,3 +364,43 @@ def test_an_index_that_lags_revives_nothing_that_was_given_up(pair: Pair) -> Non
     table.journals = lambda number, *, open_only=True: iter(seen)  # type: ignore[method-assign, assignment]
     assert list(adopt(other.engine, number)) == []
     assert other.ledger.rows() == []
+
+
+# -- decisions of a person, and both regions ---------------------------------------------------------------------------
+
+
+def held_before_its_commit(pair: Pair) -> tuple[int, World, World, Transfer]:
+    """Returns a transfer that its home holds before it has a token, with the link cut."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    work = take(home.engine, transfer.id)
+    work.save(work.transfer.to(State.HELD, now=work.now(), reason="source_changed"))
+    home.queue.clear()
+    pair.link.cut = True
+    return number, home, other, transfer
+
+
+def test_what_is_accepted_as_delivered_is_not_delivered_after_a_promotion(pair: Pair) -> None:
+    """The receiver has it by another way. The home says so only once the peer knows it, which then takes it up no more."""
+    number, home, other, transfer = held_before_its_commit(pair)
+    with pytest.raises(Transient) as error:
+        decide(home.engine, TENANT, transfer.id, Decision.ACCEPT, by="op", why="they have it by mail")
+    assert (error.value.reason, home.ledger.load(transfer.id).state) == ("peer_unreachable", State.HELD)
+    pair.link.cut = False
+    decide(home.engine, TENANT, transfer.id, Decision.ACCEPT, by="op", why="they have it by mail")
+    pair.link.cut = True
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    work_on(other, number)
+    assert (other.ledger.rows(), appeared(home)) == ([], 0)
+    home.ledger._rows.clear()
+    pair.link.cut = False
+    assert find(other.engine, TENANT, transfer.id).state is State.DELIVERED
+
+
+def test_a_fenced_home_accepts_nothing_as_delivered(pair: Pair) -> None:
+    """The promoted region decides; who asks the old home is told."""
+    number, home, other, transfer = held_before_its_commit(pair)
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    pair.link.cut = False
+    with pytest.raises(LostOwnership):
+        decide(home.engine, TENANT, transfer.id, Decision.ACCEPT, by="op", why="they have it by mail")
