@@ -32,7 +32,12 @@ def adopt(engine: Engine, number: int) -> Iterator[Message]:
     lacking = _lacking(engine, number, engine.peer, standing.region_epoch)
     intents = {one: table.intent(one) for one in lacking}
     for one in sorted(lacking, key=lambda each: intents[each] is None):
-        row = _row_of(lacking[one], intents[one], region_epoch=standing.region_epoch, evidence=evidence, engine=engine)
+        try:
+            row = _row_of(lacking[one], intents[one], region_epoch=standing.region_epoch, evidence=evidence, engine=engine)
+        except ValueError:
+            # One that a later release has written, say, keeps no other waiting; reconcile shows it.
+            log.exception("an intent cannot be read", extra={"transfer": one})
+            continue
         if engine.ledger.adopt(row):
             log.info("adopted", extra={"transfer": one, "state": row.state, "reason": row.reason})
             yield from next_message(row)
@@ -84,7 +89,7 @@ def adopt_row(engine: Engine, held: Transfer, *, evidence: Transfer | None, inte
     elif intent is not None and _may_have_committed(intent):
         new = _announced(intent, region_epoch=epoch).with_(fence=claimed.fence, timeline=claimed.timeline, claim_until=None, due_at=now)
     else:
-        new = free.to(State.ACCEPTED, now=now, by=by, reason="evidence_found")
+        new = free.with_(commit=None, upload=None).to(State.ACCEPTED, now=now, by=by, reason="evidence_found")
     try:
         engine.ledger.save(new, was=State.HELD)
     except LostOwnership:
@@ -95,9 +100,13 @@ def _row_of(row: Transfer, intent: Intent | None, *, region_epoch: int, evidence
     now = engine.clock.now()
     if row.receipt is not None and row.state is State.DELIVERED:
         return row.with_(region_epoch=region_epoch, fence=0, claim_until=None, due_at=now, elsewhere=None)
-    if evidence and intent is not None and _may_have_committed(intent):
+    if intent is not None and _may_have_committed(intent):
         announced = _announced(intent, region_epoch=region_epoch)
-        return announced.with_(due_at=None if announced.state in RESTING else now)
+        if evidence:
+            return announced.with_(due_at=None if announced.state in RESTING else now)
+        # Held with its token: whoever decides before the rejoin writes that token off first, or a next one would stand against it.
+        waits = announced if announced.state is State.HELD else announced.to(State.HELD, now=now, by=engine.ownership.region)
+        return waits.with_(reason="no_evidence", error=NO_EVIDENCE, due_at=None)
     fresh = Transfer.model_validate(
         {**row.model_dump(), "state": State.ACCEPTED, "upload": None, "staging": None, "staged": None, "commit": None}
     )

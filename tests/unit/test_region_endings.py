@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from eft.domain.ownership import JournalEntry, Mode
+from eft.domain.ownership import Intent, JournalEntry, Mode
 from eft.domain.transfer import State, Step, Transfer
 from eft.errors import LostOwnership, Permanent, Transient
 from eft.journey.held import Decision, decide
+from eft.journey.messages import next_message
 from eft.journey.operate import cancel, redrive, take
 from eft.journey.upkeep import expire_staging
 from eft.regions.adoption import adopt
@@ -404,3 +405,58 @@ def test_a_fenced_home_accepts_nothing_as_delivered(pair: Pair) -> None:
     pair.link.cut = False
     with pytest.raises(LostOwnership):
         decide(home.engine, TENANT, transfer.id, Decision.ACCEPT, by="op", why="they have it by mail")
+
+
+def announced_and_held(pair: Pair) -> tuple[int, World, World, Transfer]:
+    """Returns a transfer whose token both tables know, held in the promoted region, for the old home may be solo."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    home.server("sftp-b").watch = refuse_commits
+    home.deliver_message(home.queue.popleft())
+    home.server("sftp-b").watch = lambda _: None
+    home.queue.clear()
+    pair.link.cut = True
+    promote(other.engine, number, ORDER, old_home_may_be_solo=True)
+    assert list(adopt(other.engine, number)) == []
+    row = other.ledger.load(transfer.id)
+    assert (row.state, row.reason, row.held_from) == (State.HELD, "no_evidence", State.COMMITTING)
+    return number, home, other, transfer
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_what_is_held_without_evidence_can_be_decided_though_its_token_was_announced(pair: Pair, decision: Decision) -> None:
+    """The old token is consumed first: it stands in nobody's way, before the rejoin and after it."""
+    number, home, other, transfer = announced_and_held(pair)
+    token = other.ledger.load(transfer.id).commit
+    assert token is not None
+    decided = decide(other.engine, TENANT, transfer.id, decision, by="op", why="they say that nothing came")
+    other.queue += next_message(decided)
+    state = State.CANCELLED if decision is Decision.ABANDON else State.SETTLED
+    assert other.until_rest(transfer).state is state
+    assert token.token not in home.server("sftp-b").files
+    pair.link.cut = False
+    rejoin(other.engine, number, ORDER)
+    work_on(other, number)
+    assert other.ledger.load(transfer.id).state is state
+    assert appeared(home) == (1 if decision is Decision.DELIVER else 0)
+
+
+def test_what_is_held_without_evidence_goes_on_by_its_token_after_the_rejoin(pair: Pair) -> None:
+    """Nobody decided: the rejoin does, and nothing is uploaded again."""
+    number, home, other, transfer = announced_and_held(pair)
+    pair.link.cut = False
+    rejoin(other.engine, number, ORDER)
+    work_on(other, number)
+    row = other.ledger.load(transfer.id)
+    assert (row.state, row.attempt, appeared(home)) == (State.SETTLED, 1, 1)
+
+
+def test_an_intent_that_cannot_be_read_keeps_no_other_from_being_adopted(pair: Pair) -> None:
+    """A later release may have written it."""
+    number, home, other = home_of(pair, "sftp-b")
+    strange, plain = home.submit("s3-a", "sftp-b"), home.submit("s3-a", "sftp-b", to="out/b.bin")
+    table = pair.tables[other.engine.ownership.region]
+    table.written[strange.id] = Intent(partition=number, transfer=strange.id, attempt=1, token="t", region_epoch=1, row='{"new": 1}')
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    work_on(other, number)
+    assert [row.id for row in other.ledger.rows()] == [plain.id]
