@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from eft.domain.ownership import Intent, JournalEntry
 from eft.domain.transfer import FINAL, RESTING, State, Transfer
-from eft.errors import EftError, LostOwnership
+from eft.errors import EftError, LostOwnership, NotFound
 from eft.journey.accept import NO_EVIDENCE
 from eft.journey.messages import Message, next_message
 from eft.ports import Engine, Peer
@@ -69,6 +69,25 @@ def _journalled(entry: JournalEntry) -> Transfer | None:
     except ValueError:
         log.exception("a journal entry cannot be read", extra={"transfer": entry.transfer})
         return None
+
+
+def decide_waiting(engine: Engine, peer: Peer, number: int) -> None:
+    """Decides what is held here for want of evidence by what the other region has of it.
+
+    Raises:
+        Transient: `peer_unreachable`.
+    """
+    for ours in engine.ledger.unsettled(number):
+        if _waits(ours):
+            try:
+                theirs: Transfer | None = peer.ledger.load(ours.id)
+            except NotFound:
+                theirs = None
+            adopt_row(engine, ours, evidence=theirs, intent=peer.table.intent(ours.id) or peer.own.intent(ours.id))
+
+
+def _waits(row: Transfer) -> bool:
+    return row.state is State.HELD and row.reason == "no_evidence"
 
 
 def adopt_row(engine: Engine, held: Transfer, *, evidence: Transfer | None, intent: Intent | None) -> None:

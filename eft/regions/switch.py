@@ -14,7 +14,7 @@ from eft.domain.transfer import FINAL, State, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.journey.operate import release_paths
 from eft.ports import Engine, Ledger, OwnershipTable, Peer
-from eft.regions.adoption import adopt_row
+from eft.regions.adoption import decide_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,7 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
         msg = f"{peer.region} is home of partition {number} under region_epoch {there.region_epoch}: rejoin there"
         raise Permanent(msg, reason="both_home")
     if here.mode is Mode.DUAL and here.evidence and there.evidence and there.home == here.home:
+        decide_waiting(engine, peer, number)
         return here
     there = _change(
         engine, peer.table, there, order, home=here.home, region_epoch=here.region_epoch, mode=Mode.DUAL, phase=Phase.ACTIVE, evidence=False
@@ -155,17 +156,17 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
     _compare_intents(engine, peer, number, here.region_epoch)
     _tell_everything(engine, peer, number, here.region_epoch)
     _change(engine, peer.table, there, order, evidence=True)
-    return here if here.evidence else _change(engine, own, here, order, evidence=True)
+    here = here if here.evidence else _change(engine, own, here, order, evidence=True)
+    # Once more: what has come to wait for evidence since.
+    decide_waiting(engine, peer, number)
+    return here
 
 
 def _reconcile(engine: Engine, peer: Peer, number: int, region_epoch: int) -> None:
     """After a promotion: the old home's rows are carried over, and what was held here for want of evidence is decided by theirs."""
     here = engine.ownership.region
     theirs = {row.id: row for row in peer.ledger.unsettled(number)}
-    for ours in engine.ledger.unsettled(number):
-        if ours.state is State.HELD and ours.reason == "no_evidence":
-            evidence = theirs.get(ours.id) or _row(peer.ledger, ours.id)
-            adopt_row(engine, ours, evidence=evidence, intent=peer.table.intent(ours.id) or peer.own.intent(ours.id))
+    decide_waiting(engine, peer, number)
     for row in theirs.values():
         _carry_over(engine, row, peer.ledger, engine.ledger, to=here, region_epoch=region_epoch)
     for entry in peer.own.journals(number, open_only=False):
