@@ -117,16 +117,30 @@ def promote(engine: Engine, number: int, order: Order, *, old_home_may_be_solo: 
 
 
 def solo(engine: Engine, number: int, order: Order) -> Partition:
-    """Lets this home commit without its peer. Only where nobody promotes the peer: that is the operator's word.
+    """Lets this home commit without its peer. Only where nobody promotes the peer: the operator's word, where it cannot be asked.
 
     Raises:
-        Permanent: `not_home`, `released`; `peer_promotes`: by policy the peer takes over instead; Conflict: `partition_changed`.
+        Permanent: `not_home`, `released`; `peer_promotes`: by policy the peer takes over instead; `both_home`: it was promoted;
+        Conflict: `partition_changed`.
     """
     seen = _unreleased(engine, number)
     if seen.mode is Mode.DUAL and _own(engine).declared() is PeerLoss.PEER_PROMOTES:
         msg = f"by policy the peer takes partition {number} over when it loses sight of us: a home never goes on alone"
         raise Permanent(msg, reason="peer_promotes")
+    _refuse_promoted(engine, seen)
     return seen if seen.mode is Mode.SOLO else _change(engine, _own(engine), seen, order, mode=Mode.SOLO)
+
+
+def _refuse_promoted(engine: Engine, seen: Partition) -> None:
+    """Sees that the peer, if it answers, is not home itself: a home that was fenced must not go on alone."""
+    peer = _peer(engine)
+    try:
+        there = peer.table.partition(seen.number)
+    except Transient:
+        return
+    if there.home == peer.region and there.region_epoch > seen.region_epoch:
+        msg = f"{peer.region} is home of partition {seen.number} under region_epoch {there.region_epoch}: rejoin there"
+        raise Permanent(msg, reason="both_home")
 
 
 def rejoin(engine: Engine, number: int, order: Order) -> Partition:

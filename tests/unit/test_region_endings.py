@@ -460,3 +460,17 @@ def test_an_intent_that_cannot_be_read_keeps_no_other_from_being_adopted(pair: P
     promote(other.engine, number, ORDER, old_home_may_be_solo=False)
     work_on(other, number)
     assert [row.id for row in other.ledger.rows()] == [plain.id]
+
+
+def test_a_fenced_home_does_not_go_on_alone_where_its_peer_answers(pair: Pair) -> None:
+    """Solo there would deliver what the promoted region delivers; that nobody may order it is checked as far as the peer can be asked."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b", receiver_removes=True)
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    with pytest.raises(Permanent) as error:
+        solo(home.engine, number, ORDER)
+    assert error.value.reason == "both_home"
+    work_on(other, number)
+    home.server("sftp-b").files.clear()
+    work_on(home, number)
+    assert (other.ledger.load(transfer.id).state, appeared(home)) == (State.SETTLED, 1)
