@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from eft.domain.endpoint import Frozen
+from eft.domain.ownership import JournalEntry
 from eft.domain.transfer import RESTING, State, Transfer
 from eft.errors import NotFound
 from eft.ports import Engine
@@ -17,6 +18,7 @@ COMMITTING_BOUND = timedelta(minutes=15)
 OVERDUE_STALLS = 10
 """Stall times past its due time after which a row stands still for no visible reason."""
 UNTOLD_BOUND = timedelta(minutes=15)
+ADOPTED_WITHIN = timedelta(minutes=15)
 WINDOW = timedelta(hours=24)
 SHOWN = 20
 
@@ -35,13 +37,16 @@ class Reconciliation(Frozen):
     """Committing rows older than their bound: the peer or the destination does not answer."""
     orphan_reservations: tuple[str, ...] = ()
     """`<endpoint>/<path>` reserved by a transfer that is no longer live."""
+    unadopted: tuple[str, ...] = ()
+    """Accepted by the other region for this one, or adopted from it, and still without a row here: nobody adopts, or what is on record
+    cannot be read."""
     untold: tuple[str, ...] = ()
     """Rows of which somebody should have been told long ago: nobody tells, or what tells fails."""
 
     @property
     def clean(self) -> bool:
         """Whether nothing was found."""
-        found = self.overdue or self.committing_late or self.orphan_reservations or self.untold
+        found = self.overdue or self.committing_late or self.orphan_reservations or self.unadopted or self.untold
         return not found and sum(self.by_state.values()) == self.accepted
 
 
@@ -51,6 +56,7 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
     overdue: list[str] = []
     late: list[str] = []
     orphans: list[str] = []
+    unadopted: list[str] = []
     owned = engine.ownership.owned()
     for partition in owned:
         for row in engine.ledger.unsettled(partition):
@@ -59,6 +65,7 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
             if row.state is State.COMMITTING and row.since < now - COMMITTING_BOUND:
                 late.append(row.id)
         orphans += _orphans(engine, partition)
+        unadopted += _unadopted(engine, partition, before=now - ADOPTED_WITHIN)
     accepted, by_state = _census(engine, engine.registry.tenants() if tenants is None else tenants, since=now - WINDOW)
     found = Reconciliation(
         at=now,
@@ -67,6 +74,7 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
         overdue=tuple(overdue[:SHOWN]),
         committing_late=tuple(late[:SHOWN]),
         orphan_reservations=tuple(orphans[:SHOWN]),
+        unadopted=tuple(unadopted[:SHOWN]),
         untold=tuple(_untold(engine, before=now - UNTOLD_BOUND)[:SHOWN]),
     )
     log.log(logging.INFO if found.clean else logging.ERROR, "reconciled", extra=found.model_dump(mode="json"))
@@ -99,6 +107,22 @@ def _orphans(engine: Engine, partition: int) -> list[str]:
     return [
         f"{endpoint}/{path}" for endpoint, path, holder in engine.ledger.reservations(partition) if (endpoint, path, holder) in suspects
     ]
+
+
+def _unadopted(engine: Engine, partition: int, *, before: datetime) -> list[str]:
+    """Returns what the journal has as accepted before a time, or cannot be read, and has no row."""
+    if engine.peer is None:
+        return []
+    entries = {entry.transfer: entry for entry in engine.peer.own.journals(partition)}
+    missing = sorted(entries.keys() - engine.ledger.known(sorted(entries))) if entries else []
+    return [one for one in missing if _accepted_before(entries[one], before)]
+
+
+def _accepted_before(entry: JournalEntry, when: datetime) -> bool:
+    try:
+        return Transfer.model_validate_json(entry.row).created < when
+    except ValueError:
+        return True
 
 
 def _untold(engine: Engine, *, before: datetime) -> list[str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from beat_schedules.fires import due_fires
 from eft.domain.flow import Flow, Interval
 from eft.domain.transfer import State, Step
 from eft.errors import Transient
 from eft.journey.reconcile import reconcile
 from eft.journey.upkeep import abort_stale_uploads, expire_staging
+from eft.regions.adoption import adopt
 from eft.regions.chores import LEASE, Chores
-from tests.fake_regions import Pair
+from tests.fake_regions import Pair, home_of
 from tests.world import World
 
 
@@ -162,3 +165,23 @@ def test_reconciliation_finds_what_must_not_be() -> None:
     assert not found.clean
     assert found.orphan_reservations == ("sftp-b/out/a.bin",)
     assert found.overdue == found.committing_late == (stuck.id,)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_reconciliation_finds_what_was_accepted_away_from_home_and_never_adopted(readable: bool) -> None:
+    """It is in the journal alone: no row of the ledger tells of it."""
+    pair = Pair()
+    pair.west.server("s3-a").put("in/a.bin", b"x")
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = other.submit("s3-a", "sftp-b")
+    table = pair.tables[home.engine.ownership.region]
+    if readable:
+        assert reconcile(home.engine).clean
+        pair.west.clock.advance(timedelta(minutes=16))
+    else:
+        table.entries[transfer.id] = table.entries[transfer.id].model_copy(update={"row": '{"new": 1}'})
+    found = reconcile(home.engine)
+    assert (found.clean, found.unadopted) == (False, (transfer.id,))
+    assert reconcile(other.engine).clean
+    assert len(list(adopt(home.engine, number))) == readable
+    assert reconcile(home.engine).clean is readable
