@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from eft.journey.reconcile import reconcile
 from eft.journey.upkeep import abort_stale_uploads, expire_staging
 from eft.regions.adoption import adopt
 from eft.regions.chores import LEASE, Chores
+from tests.crashes import Crash, watch
 from tests.fake_regions import Pair, home_of
 from tests.world import World
 
@@ -185,3 +187,25 @@ def test_reconciliation_finds_what_was_accepted_away_from_home_and_never_adopted
     assert reconcile(other.engine).clean
     assert len(list(adopt(home.engine, number))) == readable
     assert reconcile(home.engine).clean is readable
+
+
+def test_reconciliation_finds_what_kills_each_worker_that_takes_it() -> None:
+    """It is swept in time, so never overdue, and no worker lives to say why it stands still."""
+    world = World()
+    world.server("s3-a").put("in/a.bin", b"x")
+    transfer = world.submit("s3-a", "sftp-b")
+
+    def die(label: str) -> None:
+        if label == "sftp-b.mint:before":
+            raise Crash(label)
+
+    watch(world, die)
+    for _ in range(60):
+        while world.queue:
+            message = world.queue.popleft()
+            world.clock.advance(message.delay)
+            with suppress(Crash):
+                world.queue += world.deliver_message(message)
+        world.sweep(after=timedelta(minutes=2))
+    found = reconcile(world.engine)
+    assert (found.clean, found.fruitless, found.overdue) == (False, (transfer.id,), ())
