@@ -22,8 +22,8 @@ from api.schemas.partitions import (
     ProposalShown,
     SwitchShown,
 )
-from eft.domain.ownership import Partition, Proposal
-from eft.errors import EftError, NotFound, Permanent
+from eft.domain.ownership import Mode, Partition, Proposal
+from eft.errors import Conflict, EftError, NotFound, Permanent
 from eft.journey.reconcile import Reconciliation, reconcile
 from eft.ports import OwnershipTable
 from eft.regions import switch
@@ -110,12 +110,13 @@ def solo(number: str, body: OrderAsked) -> Answered:
 @partitions.post("/proposals/<id:proposal_id>/confirm")
 @operation(summary="Confirm another operator's proposal", scope=Scope.OPERATOR, body=ConfirmAsked, answer=SwitchShown, also=(409,))
 def confirm(proposal_id: str, body: ConfirmAsked) -> SwitchShown:
-    """Carries a proposal out, within a quarter of an hour, if somebody else made it."""
+    """Carries a proposal out, once, within a quarter of an hour, if somebody else made it and the partition is still as it was then."""
     proposal = _own().proposal(proposal_id)
     if proposal is None or proposal.expires < engine().clock.now():
         raise NotFound("no proposal that is still open has this id", reason="proposal_unknown")
     if proposal.by == caller().subject:
         raise Permanent("another operator than the one who proposed it must confirm", reason="same_person")
+    _refuse_overtaken(proposal)
     both = f"{proposal.by}, confirmed by {caller().subject}"
     order = switch.Order(by=both, why=f"{proposal.why}; {body.why}" if body.why else proposal.why, ticket=proposal.ticket)
     return _done(_carry_out(proposal.action, proposal.partition, order, old_home_may_be_solo=proposal.old_home_may_be_solo))
@@ -137,6 +138,15 @@ def _risky(action: str, number: str, body: OrderAsked, *, old_home_may_be_solo: 
     )
     _own().propose(proposal)
     return Answered(SwitchShown(partition=None, proposal=ProposalShown(**proposal.model_dump())), status=202)
+
+
+def _refuse_overtaken(proposal: Proposal) -> None:
+    """Sees that nothing has moved the partition since a proposal was made; one that has been carried out may be confirmed again."""
+    row = _own().partition(proposal.partition)
+    stands = row.home == engine().ownership.region if proposal.action == "promote" else row.mode is Mode.SOLO
+    if not stands and row.changed_at is not None and row.changed_at >= proposal.expires - CONFIRM_WITHIN:
+        msg = f"partition {row.number} was changed by {row.changed_by} after this was proposed; look again, and propose anew"
+        raise Conflict(msg, reason="partition_changed")
 
 
 def _carry_out(action: str, number: int, order: switch.Order, *, old_home_may_be_solo: bool) -> Partition:

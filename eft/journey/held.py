@@ -41,7 +41,11 @@ def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *,
         delivered = transfer.with_(receipt=transfer.receipt or _receipt(work, transfer.commit), upload=None)
         if State.DELIVERED is not transfer.held_from:
             delivered = delivered.to(State.COMMITTING, now=work.now(), reason=reason, by=by, error=why)
-        work.save(delivered.to(State.DELIVERED, now=work.now(), reason="found_at_destination" if found else reason, by=by, error=why))
+        delivered = delivered.to(State.DELIVERED, now=work.now(), reason="found_at_destination" if found else reason, by=by, error=why)
+        if transfer.commit is None:
+            # Without a token no intent says so: the peer, should it be promoted, is never to deliver it.
+            engine.ownership.renounce(delivered)
+        work.save(delivered)
         release_paths(engine, transfer, delivered=True)
     elif decision is Decision.ABANDON:
         engine.ownership.renounce(transfer)

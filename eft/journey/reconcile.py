@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from eft.domain.endpoint import Frozen
+from eft.domain.ownership import JournalEntry
 from eft.domain.transfer import RESTING, State, Transfer
 from eft.errors import NotFound
 from eft.ports import Engine
@@ -17,6 +18,12 @@ COMMITTING_BOUND = timedelta(minutes=15)
 OVERDUE_STALLS = 10
 """Stall times past its due time after which a row stands still for no visible reason."""
 UNTOLD_BOUND = timedelta(minutes=15)
+ADOPTED_WITHIN = timedelta(minutes=15)
+FRUITLESS_CLAIMS = 10
+FRUITLESS_BOUND = timedelta(hours=1)
+SLOW = frozenset({State.STAGING, State.DELIVERING})
+"""States in which a large file is claimed slice after slice for long."""
+FRUITLESS_SLOW_BOUND = timedelta(days=1)
 WINDOW = timedelta(hours=24)
 SHOWN = 20
 
@@ -31,17 +38,22 @@ class Reconciliation(Frozen):
     """The same transfers by state; their sum is `accepted` unless one is in no state or two."""
     overdue: tuple[str, ...] = ()
     """Rows that the sweep should have moved long ago."""
+    fruitless: tuple[str, ...] = ()
+    """Rows claimed again and again of which nothing was heard for long: whoever takes them dies, as for want of memory."""
     committing_late: tuple[str, ...] = ()
     """Committing rows older than their bound: the peer or the destination does not answer."""
     orphan_reservations: tuple[str, ...] = ()
     """`<endpoint>/<path>` reserved by a transfer that is no longer live."""
+    unadopted: tuple[str, ...] = ()
+    """Accepted by the other region for this one, or adopted from it, and still without a row here: nobody adopts, or what is on record
+    cannot be read."""
     untold: tuple[str, ...] = ()
     """Rows of which somebody should have been told long ago: nobody tells, or what tells fails."""
 
     @property
     def clean(self) -> bool:
         """Whether nothing was found."""
-        found = self.overdue or self.committing_late or self.orphan_reservations or self.untold
+        found = self.overdue or self.fruitless or self.committing_late or self.orphan_reservations or self.unadopted or self.untold
         return not found and sum(self.by_state.values()) == self.accepted
 
 
@@ -49,24 +61,31 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
     """Looks through this region's rows: counts of the window per tenant, and the unsettled rows and reservations of every partition."""
     now = engine.clock.now()
     overdue: list[str] = []
+    fruitless: list[str] = []
     late: list[str] = []
     orphans: list[str] = []
+    unadopted: list[str] = []
     owned = engine.ownership.owned()
     for partition in owned:
         for row in engine.ledger.unsettled(partition):
             if row.state not in RESTING and (row.due_at is None or row.due_at < now - OVERDUE_STALLS * engine.tuning.stall):
                 overdue.append(row.id)
+            if _fruitless(row, now):
+                fruitless.append(row.id)
             if row.state is State.COMMITTING and row.since < now - COMMITTING_BOUND:
                 late.append(row.id)
         orphans += _orphans(engine, partition)
+        unadopted += _unadopted(engine, partition, before=now - ADOPTED_WITHIN)
     accepted, by_state = _census(engine, engine.registry.tenants() if tenants is None else tenants, since=now - WINDOW)
     found = Reconciliation(
         at=now,
         accepted=accepted,
         by_state=by_state,
         overdue=tuple(overdue[:SHOWN]),
+        fruitless=tuple(fruitless[:SHOWN]),
         committing_late=tuple(late[:SHOWN]),
         orphan_reservations=tuple(orphans[:SHOWN]),
+        unadopted=tuple(unadopted[:SHOWN]),
         untold=tuple(_untold(engine, before=now - UNTOLD_BOUND)[:SHOWN]),
     )
     log.log(logging.INFO if found.clean else logging.ERROR, "reconciled", extra=found.model_dump(mode="json"))
@@ -99,6 +118,29 @@ def _orphans(engine: Engine, partition: int) -> list[str]:
     return [
         f"{endpoint}/{path}" for endpoint, path, holder in engine.ledger.reservations(partition) if (endpoint, path, holder) in suspects
     ]
+
+
+def _fruitless(row: Transfer, now: datetime) -> bool:
+    """The sweep moves a row's due time each time it re-queues it, so that such a one is never overdue."""
+    heard = max((event.at for event in row.timeline), default=row.since)
+    bound = FRUITLESS_SLOW_BOUND if row.state in SLOW else FRUITLESS_BOUND
+    return row.state not in RESTING and row.reason is None and row.fence >= FRUITLESS_CLAIMS and heard < now - bound
+
+
+def _unadopted(engine: Engine, partition: int, *, before: datetime) -> list[str]:
+    """Returns what the journal has as accepted before a time, or cannot be read, and has no row."""
+    if engine.peer is None:
+        return []
+    entries = {entry.transfer: entry for entry in engine.peer.own.journals(partition)}
+    missing = sorted(entries.keys() - engine.ledger.known(sorted(entries))) if entries else []
+    return [one for one in missing if _accepted_before(entries[one], before)]
+
+
+def _accepted_before(entry: JournalEntry, when: datetime) -> bool:
+    try:
+        return Transfer.model_validate_json(entry.row).created < when
+    except ValueError:
+        return True
 
 
 def _untold(engine: Engine, *, before: datetime) -> list[str]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from eft.domain.names import remote_path
 from eft.domain.ownership import Intent, JournalEntry
 from eft.domain.transfer import FINAL, RESTING, State, Transfer
-from eft.errors import EftError, LostOwnership
+from eft.errors import EftError, LostOwnership, NotFound
 from eft.journey.accept import NO_EVIDENCE
 from eft.journey.messages import Message, next_message
 from eft.journey.reserve import version_of
@@ -38,7 +38,12 @@ def adopt(engine: Engine, number: int) -> Iterator[Message]:
     lacking = _lacking(engine, number, engine.peer, standing.region_epoch)
     intents = {one: table.intent(one) for one in lacking}
     for one in sorted(lacking, key=lambda each: intents[each] is None):
-        row = _row_of(lacking[one], intents[one], region_epoch=standing.region_epoch, evidence=evidence, engine=engine)
+        try:
+            row = _row_of(lacking[one], intents[one], region_epoch=standing.region_epoch, evidence=evidence, engine=engine)
+        except ValueError:
+            # One that a later release has written, say, keeps no other waiting; reconcile shows it.
+            log.exception("an intent cannot be read", extra={"transfer": one})
+            continue
         if row.state is State.COMMITTING and row.commit is not None:
             # Before anything else may begin: what may have been delivered there is not to be followed by an older version.
             engine.ledger.reserve(path=remote_path(row.commit.path), **version_of(row))
@@ -59,7 +64,11 @@ def put_in_order(table: OwnershipTable, ledger: Ledger, number: int) -> None:
     for intent in table.intents(number):
         if intent.abandoned or not intent.row or intent.transfer in open_still:
             continue
-        row = Transfer.model_validate_json(intent.row)
+        try:
+            row = Transfer.model_validate_json(intent.row)
+        except ValueError:
+            log.exception("an intent cannot be read", extra={"transfer": intent.transfer})
+            continue
         if row.commit is not None:
             ledger.remember_delivered(path=remote_path(row.commit.path), **version_of(row))
 
@@ -98,6 +107,25 @@ def _journalled(entry: JournalEntry) -> Transfer | None:
         return None
 
 
+def decide_waiting(engine: Engine, peer: Peer, number: int) -> None:
+    """Decides what is held here for want of evidence by what the other region has of it.
+
+    Raises:
+        Transient: `peer_unreachable`.
+    """
+    for ours in engine.ledger.unsettled(number):
+        if _waits(ours):
+            try:
+                theirs: Transfer | None = peer.ledger.load(ours.id)
+            except NotFound:
+                theirs = None
+            adopt_row(engine, ours, evidence=theirs, intent=peer.table.intent(ours.id) or peer.own.intent(ours.id))
+
+
+def _waits(row: Transfer) -> bool:
+    return row.state is State.HELD and row.reason == "no_evidence"
+
+
 def adopt_row(engine: Engine, held: Transfer, *, evidence: Transfer | None, intent: Intent | None) -> None:
     """Decides a transfer that was held for want of evidence by what the other region's row and intent say."""
     epoch = engine.ownership.standing(held.partition).region_epoch
@@ -117,7 +145,7 @@ def adopt_row(engine: Engine, held: Transfer, *, evidence: Transfer | None, inte
     elif intent is not None and _may_have_committed(intent):
         new = _announced(intent, region_epoch=epoch).with_(fence=claimed.fence, timeline=claimed.timeline, claim_until=None, due_at=now)
     else:
-        new = free.to(State.ACCEPTED, now=now, by=by, reason="evidence_found")
+        new = free.with_(commit=None, upload=None).to(State.ACCEPTED, now=now, by=by, reason="evidence_found")
     try:
         engine.ledger.save(new, was=State.HELD)
     except LostOwnership:
@@ -128,9 +156,13 @@ def _row_of(row: Transfer, intent: Intent | None, *, region_epoch: int, evidence
     now = engine.clock.now()
     if row.receipt is not None and row.state is State.DELIVERED:
         return row.with_(region_epoch=region_epoch, fence=0, claim_until=None, due_at=now, elsewhere=None)
-    if evidence and intent is not None and _may_have_committed(intent):
+    if intent is not None and _may_have_committed(intent):
         announced = _announced(intent, region_epoch=region_epoch)
-        return announced.with_(due_at=None if announced.state in RESTING else now)
+        if evidence:
+            return announced.with_(due_at=None if announced.state in RESTING else now)
+        # Held with its token: whoever decides before the rejoin writes that token off first, or a next one would stand against it.
+        waits = announced if announced.state is State.HELD else announced.to(State.HELD, now=now, by=engine.ownership.region)
+        return waits.with_(reason="no_evidence", error=NO_EVIDENCE, due_at=None)
     fresh = Transfer.model_validate(
         {**row.model_dump(), "state": State.ACCEPTED, "upload": None, "staging": None, "staged": None, "commit": None}
     )

@@ -15,7 +15,7 @@ from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.journey.operate import release_paths
 from eft.journey.reserve import version_of
 from eft.ports import Engine, Ledger, OwnershipTable, Peer
-from eft.regions.adoption import adopt_row, put_in_order, remember_receipt
+from eft.regions.adoption import decide_waiting, put_in_order, remember_receipt
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +120,30 @@ def promote(engine: Engine, number: int, order: Order, *, old_home_may_be_solo: 
 
 
 def solo(engine: Engine, number: int, order: Order) -> Partition:
-    """Lets this home commit without its peer. Only where nobody promotes the peer: that is the operator's word.
+    """Lets this home commit without its peer. Only where nobody promotes the peer: the operator's word, where it cannot be asked.
 
     Raises:
-        Permanent: `not_home`, `released`; `peer_promotes`: by policy the peer takes over instead; Conflict: `partition_changed`.
+        Permanent: `not_home`, `released`; `peer_promotes`: by policy the peer takes over instead; `both_home`: it was promoted;
+        Conflict: `partition_changed`.
     """
     seen = _unreleased(engine, number)
     if seen.mode is Mode.DUAL and _own(engine).declared() is PeerLoss.PEER_PROMOTES:
         msg = f"by policy the peer takes partition {number} over when it loses sight of us: a home never goes on alone"
         raise Permanent(msg, reason="peer_promotes")
+    _refuse_promoted(engine, seen)
     return seen if seen.mode is Mode.SOLO else _change(engine, _own(engine), seen, order, mode=Mode.SOLO)
+
+
+def _refuse_promoted(engine: Engine, seen: Partition) -> None:
+    """Sees that the peer, if it answers, is not home itself: a home that was fenced must not go on alone."""
+    peer = _peer(engine)
+    try:
+        there = peer.table.partition(seen.number)
+    except Transient:
+        return
+    if there.home == peer.region and there.region_epoch > seen.region_epoch:
+        msg = f"{peer.region} is home of partition {seen.number} under region_epoch {there.region_epoch}: rejoin there"
+        raise Permanent(msg, reason="both_home")
 
 
 def rejoin(engine: Engine, number: int, order: Order) -> Partition:
@@ -148,6 +162,7 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
         msg = f"{peer.region} is home of partition {number} under region_epoch {there.region_epoch}: rejoin there"
         raise Permanent(msg, reason="both_home")
     if here.mode is Mode.DUAL and here.evidence and there.evidence and there.home == here.home:
+        decide_waiting(engine, peer, number)
         return here
     there = _change(
         engine, peer.table, there, order, home=here.home, region_epoch=here.region_epoch, mode=Mode.DUAL, phase=Phase.ACTIVE, evidence=False
@@ -159,17 +174,17 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
     _tell_everything(engine, peer, number, here.region_epoch)
     put_in_order(own, engine.ledger, number)
     _change(engine, peer.table, there, order, evidence=True)
-    return here if here.evidence else _change(engine, own, here, order, evidence=True)
+    here = here if here.evidence else _change(engine, own, here, order, evidence=True)
+    # Once more: what has come to wait for evidence since.
+    decide_waiting(engine, peer, number)
+    return here
 
 
 def _reconcile(engine: Engine, peer: Peer, number: int, region_epoch: int) -> None:
     """After a promotion: the old home's rows are carried over, and what was held here for want of evidence is decided by theirs."""
     here = engine.ownership.region
     theirs = {row.id: row for row in peer.ledger.unsettled(number)}
-    for ours in engine.ledger.unsettled(number):
-        if ours.state is State.HELD and ours.reason == "no_evidence":
-            evidence = theirs.get(ours.id) or _row(peer.ledger, ours.id)
-            adopt_row(engine, ours, evidence=evidence, intent=peer.table.intent(ours.id) or peer.own.intent(ours.id))
+    decide_waiting(engine, peer, number)
     for row in theirs.values():
         _carry_over(engine, row, peer.ledger, engine.ledger, to=here, region_epoch=region_epoch)
     for entry in peer.own.journals(number, open_only=False):

@@ -1,6 +1,7 @@
 """What a region does by itself when it loses sight of the other, where a policy says so (DESIGN 6). Both must declare the same one.
 
-peer-promotes   its table does not answer, or none of its leases is renewed ─ its partitions are promoted here
+peer-promotes   its table does not answer, or none of its leases is renewed ─ its partitions are promoted here, without evidence
+                where it went on alone when last heard
 home-solos      its table does not answer ─ the own partitions go on alone
 """
 
@@ -33,6 +34,8 @@ class Vigil:
     _looked_at: float | None = None
     _sight_at: float = 0.0
     """When the other region was in sight, or nobody was looking."""
+    _alone: frozenset[int] = frozenset()
+    """Partitions in which it went on alone, when last heard: by a person's order from before the policy."""
 
     def look(self) -> int:
         """Looks once, acts where it is time, and returns how many partitions it changed.
@@ -65,6 +68,8 @@ class Vigil:
         try:
             self._agreed = peer.table.declared() is self.policy
             leases = peer.table.leases()
+            if self.policy is PeerLoss.PEER_PROMOTES:
+                self._alone = frozenset(row.number for row in peer.table.partitions() if row.home == peer.region and row.mode is Mode.SOLO)
         except EftError:
             return False
         moved = leases != self._leases
@@ -79,7 +84,7 @@ class Vigil:
             ours = row.home == self.engine.ownership.region
             try:
                 if self.policy is PeerLoss.PEER_PROMOTES and not ours:
-                    promote(self.engine, row.number, order, old_home_may_be_solo=False)
+                    promote(self.engine, row.number, order, old_home_may_be_solo=row.number in self._alone)
                 elif self.policy is PeerLoss.HOME_SOLOS and ours and row.mode is Mode.DUAL and row.phase is not Phase.RELEASED:
                     solo(self.engine, row.number, order)
                 else:

@@ -196,6 +196,21 @@ def test_two_persons_promote_and_declare_solo(make: Make, pair: Pair, issuer: Is
     assert post(east.operator, "3/drain")["partition"]["phase"] == "draining"
 
 
+@pytest.mark.parametrize("undone_by", ["rejoin", "drain"])
+def test_a_proposal_is_carried_out_once(make: Make, pair: Pair, issuer: Issuer, undone_by: str) -> None:
+    """Confirmed again it changes nothing; once the partition was moved on, two persons are asked anew."""
+    west = make(two_person=True)[WEST]
+    other = Client(west.operator.app, issuer.token(sub="grace"))
+    confirm = f"proposals/{post(west.operator, '0/solo', status=202)['proposal']['id']}/confirm"
+    pair.west.clock.advance(60)
+    if undone_by == "rejoin":
+        for _ in range(2):
+            assert post(other, confirm, {})["partition"]["mode"] == "solo"
+    post(west.operator, f"0/{undone_by}")
+    problem(other.post(f"{PATH}/{confirm}", {}), 409, "partition_changed")
+    assert pair.tables[WEST].partition(0).mode is Mode.DUAL
+
+
 def test_one_region_has_no_partitions_to_switch(acme: Client) -> None:
     """409 `no_peer`, wherever one asks."""
     problem(acme.get(PATH), 409, "no_peer")

@@ -160,7 +160,10 @@ def _no_gate(patch: Patch) -> None:
 
 
 def _solo_without_a_look(patch: Patch) -> None:
-    """The operator's own guard: nobody declares a home solo whose peer was promoted. Here the old home's operator does, soon after."""
+    """The operator's own guard: nobody declares a home solo whose peer was promoted. Here the old home's operator does, soon after, and
+    nobody asks the peer where it could be asked.
+    """
+    patch.setattr(switch, "_refuse_promoted", lambda *_: None)
     real = Switchboard._promote
 
     def promote(self: Switchboard, number: int, home: Region, other: Region) -> None:

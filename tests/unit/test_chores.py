@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
+
+import pytest
 
 from beat_schedules.fires import due_fires
 from eft.domain.flow import Flow, Interval
@@ -10,8 +13,10 @@ from eft.domain.transfer import State, Step
 from eft.errors import Transient
 from eft.journey.reconcile import reconcile
 from eft.journey.upkeep import abort_stale_uploads, expire_staging
+from eft.regions.adoption import adopt
 from eft.regions.chores import LEASE, Chores
-from tests.fake_regions import Pair
+from tests.crashes import Crash, watch
+from tests.fake_regions import Pair, home_of
 from tests.world import World
 
 
@@ -162,3 +167,45 @@ def test_reconciliation_finds_what_must_not_be() -> None:
     assert not found.clean
     assert found.orphan_reservations == ("sftp-b/out/a.bin",)
     assert found.overdue == found.committing_late == (stuck.id,)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_reconciliation_finds_what_was_accepted_away_from_home_and_never_adopted(readable: bool) -> None:
+    """It is in the journal alone: no row of the ledger tells of it."""
+    pair = Pair()
+    pair.west.server("s3-a").put("in/a.bin", b"x")
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = other.submit("s3-a", "sftp-b")
+    table = pair.tables[home.engine.ownership.region]
+    if readable:
+        assert reconcile(home.engine).clean
+        pair.west.clock.advance(timedelta(minutes=16))
+    else:
+        table.entries[transfer.id] = table.entries[transfer.id].model_copy(update={"row": '{"new": 1}'})
+    found = reconcile(home.engine)
+    assert (found.clean, found.unadopted) == (False, (transfer.id,))
+    assert reconcile(other.engine).clean
+    assert len(list(adopt(home.engine, number))) == readable
+    assert reconcile(home.engine).clean is readable
+
+
+def test_reconciliation_finds_what_kills_each_worker_that_takes_it() -> None:
+    """It is swept in time, so never overdue, and no worker lives to say why it stands still."""
+    world = World()
+    world.server("s3-a").put("in/a.bin", b"x")
+    transfer = world.submit("s3-a", "sftp-b")
+
+    def die(label: str) -> None:
+        if label == "sftp-b.mint:before":
+            raise Crash(label)
+
+    watch(world, die)
+    for _ in range(60):
+        while world.queue:
+            message = world.queue.popleft()
+            world.clock.advance(message.delay)
+            with suppress(Crash):
+                world.queue += world.deliver_message(message)
+        world.sweep(after=timedelta(minutes=2))
+    found = reconcile(world.engine)
+    assert (found.clean, found.fruitless, found.overdue) == (False, (transfer.id,), ())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from eft.domain.ownership import JournalEntry, Mode
+from eft.domain.ownership import Intent, JournalEntry, Mode
 from eft.domain.transfer import State, Step, Transfer
 from eft.errors import LostOwnership, Permanent, Transient
 from eft.journey.held import Decision, decide
-from eft.journey.operate import cancel, redrive
+from eft.journey.messages import next_message
+from eft.journey.operate import cancel, redrive, take
 from eft.journey.reserve import version_of
 from eft.journey.upkeep import expire_staging
 from eft.regions.adoption import adopt
+from eft.regions.routing import find
 from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo
 from tests.fake_regions import Pair, home_of
 from tests.world import SMALL, TENANT, World
@@ -441,3 +443,112 @@ def test_an_older_version_does_not_follow_what_the_old_home_delivered_alone(pair
     work_on(other, number)
     assert other.ledger.load(older.id).reason == "superseded"
     assert appeared(home) == 1
+
+
+# -- decisions of a person, and both regions ---------------------------------------------------------------------------
+
+
+def held_before_its_commit(pair: Pair) -> tuple[int, World, World, Transfer]:
+    """Returns a transfer that its home holds before it has a token, with the link cut."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    work = take(home.engine, transfer.id)
+    work.save(work.transfer.to(State.HELD, now=work.now(), reason="source_changed"))
+    home.queue.clear()
+    pair.link.cut = True
+    return number, home, other, transfer
+
+
+def test_what_is_accepted_as_delivered_is_not_delivered_after_a_promotion(pair: Pair) -> None:
+    """The receiver has it by another way. The home says so only once the peer knows it, which then takes it up no more."""
+    number, home, other, transfer = held_before_its_commit(pair)
+    with pytest.raises(Transient) as error:
+        decide(home.engine, TENANT, transfer.id, Decision.ACCEPT, by="op", why="they have it by mail")
+    assert (error.value.reason, home.ledger.load(transfer.id).state) == ("peer_unreachable", State.HELD)
+    pair.link.cut = False
+    decide(home.engine, TENANT, transfer.id, Decision.ACCEPT, by="op", why="they have it by mail")
+    pair.link.cut = True
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    work_on(other, number)
+    assert (other.ledger.rows(), appeared(home)) == ([], 0)
+    home.ledger._rows.clear()
+    pair.link.cut = False
+    assert find(other.engine, TENANT, transfer.id).state is State.DELIVERED
+
+
+def test_a_fenced_home_accepts_nothing_as_delivered(pair: Pair) -> None:
+    """The promoted region decides; who asks the old home is told."""
+    number, home, other, transfer = held_before_its_commit(pair)
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    pair.link.cut = False
+    with pytest.raises(LostOwnership):
+        decide(home.engine, TENANT, transfer.id, Decision.ACCEPT, by="op", why="they have it by mail")
+
+
+def announced_and_held(pair: Pair) -> tuple[int, World, World, Transfer]:
+    """Returns a transfer whose token both tables know, held in the promoted region, for the old home may be solo."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    home.server("sftp-b").watch = refuse_commits
+    home.deliver_message(home.queue.popleft())
+    home.server("sftp-b").watch = lambda _: None
+    home.queue.clear()
+    pair.link.cut = True
+    promote(other.engine, number, ORDER, old_home_may_be_solo=True)
+    assert list(adopt(other.engine, number)) == []
+    row = other.ledger.load(transfer.id)
+    assert (row.state, row.reason, row.held_from) == (State.HELD, "no_evidence", State.COMMITTING)
+    return number, home, other, transfer
+
+
+@pytest.mark.parametrize("decision", list(Decision))
+def test_what_is_held_without_evidence_can_be_decided_though_its_token_was_announced(pair: Pair, decision: Decision) -> None:
+    """The old token is consumed first: it stands in nobody's way, before the rejoin and after it."""
+    number, home, other, transfer = announced_and_held(pair)
+    token = other.ledger.load(transfer.id).commit
+    assert token is not None
+    decided = decide(other.engine, TENANT, transfer.id, decision, by="op", why="they say that nothing came")
+    other.queue += next_message(decided)
+    state = State.CANCELLED if decision is Decision.ABANDON else State.SETTLED
+    assert other.until_rest(transfer).state is state
+    assert token.token not in home.server("sftp-b").files
+    pair.link.cut = False
+    rejoin(other.engine, number, ORDER)
+    work_on(other, number)
+    assert other.ledger.load(transfer.id).state is state
+    assert appeared(home) == (1 if decision is Decision.DELIVER else 0)
+
+
+def test_what_is_held_without_evidence_goes_on_by_its_token_after_the_rejoin(pair: Pair) -> None:
+    """Nobody decided: the rejoin does, and nothing is uploaded again."""
+    number, home, other, transfer = announced_and_held(pair)
+    pair.link.cut = False
+    rejoin(other.engine, number, ORDER)
+    work_on(other, number)
+    row = other.ledger.load(transfer.id)
+    assert (row.state, row.attempt, appeared(home)) == (State.SETTLED, 1, 1)
+
+
+def test_an_intent_that_cannot_be_read_keeps_no_other_from_being_adopted(pair: Pair) -> None:
+    """A later release may have written it."""
+    number, home, other = home_of(pair, "sftp-b")
+    strange, plain = home.submit("s3-a", "sftp-b"), home.submit("s3-a", "sftp-b", to="out/b.bin")
+    table = pair.tables[other.engine.ownership.region]
+    table.written[strange.id] = Intent(partition=number, transfer=strange.id, attempt=1, token="t", region_epoch=1, row='{"new": 1}')
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    work_on(other, number)
+    assert [row.id for row in other.ledger.rows()] == [plain.id]
+
+
+def test_a_fenced_home_does_not_go_on_alone_where_its_peer_answers(pair: Pair) -> None:
+    """Solo there would deliver what the promoted region delivers; that nobody may order it is checked as far as the peer can be asked."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b", receiver_removes=True)
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    with pytest.raises(Permanent) as error:
+        solo(home.engine, number, ORDER)
+    assert error.value.reason == "both_home"
+    work_on(other, number)
+    home.server("sftp-b").files.clear()
+    work_on(home, number)
+    assert (other.ledger.load(transfer.id).state, appeared(home)) == (State.SETTLED, 1)

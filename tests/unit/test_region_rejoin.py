@@ -229,3 +229,32 @@ def test_what_is_accepted_while_a_partition_is_handed_over_goes_along(pair: Pair
     assert home.ledger.load(late[0].id).elsewhere == other.engine.ownership.region
     work_on(other, number)
     assert other.ledger.load(late[0].id).state is State.SETTLED
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_what_comes_to_wait_for_evidence_during_a_rejoin_is_decided_too(pair: Pair, repeated: bool) -> None:
+    """A file that is found in the middle of it is held as nobody can know of it yet; the rejoin's end decides, or the order given again."""
+    number, home, other = home_of(pair)
+    flow = home.flow("s3-a", "sftp-b")
+    promote(other.engine, number, ORDER, old_home_may_be_solo=True)
+    table = pair.tables[home.engine.ownership.region]
+    journalled = table.journalled
+
+    def found_meanwhile(transfers: list[str]) -> set[str]:
+        table.journalled = journalled  # type: ignore[method-assign]
+        other.run(flow)
+        assert [row.reason for row in other.ledger.rows()] == ["no_evidence"]
+        if repeated:
+            # The index does not show it yet.
+            unsettled = other.ledger.unsettled
+            seen = iter([iter(())])
+            other.ledger.unsettled = lambda partition: next(seen, None) or unsettled(partition)  # type: ignore[method-assign]
+        return journalled(transfers)
+
+    table.journalled = found_meanwhile  # type: ignore[method-assign, assignment]
+    rejoin(other.engine, number, ORDER)
+    if repeated:
+        assert [row.reason for row in other.ledger.rows()] == ["no_evidence"]
+        rejoin(other.engine, number, ORDER)
+    work_on(other, number)
+    assert [row.state for row in other.ledger.rows()] == [State.SETTLED]

@@ -150,3 +150,17 @@ def test_a_home_whose_peer_takes_over_never_goes_on_alone() -> None:
     with pytest.raises(Permanent) as refused:
         solo(watched.pair.west.engine, 0, ORDER)
     assert refused.value.reason == "peer_promotes"
+
+
+def test_a_home_that_went_on_alone_before_the_policy_is_promoted_away_from_with_care() -> None:
+    """Solo by a person's order, then both regions are told peer-promotes, and nobody has rejoined: what it delivered alone is not known."""
+    watched = Watched(PeerLoss.OPERATOR, PeerLoss.OPERATOR)
+    watched.watch(STEP)
+    solo(watched.pair.west.engine, 0, ORDER)
+    engines = (watched.pair.west.engine, watched.pair.east.engine)
+    watched.vigils = [Vigil(engine, policy=PeerLoss.PEER_PROMOTES, patience=PATIENCE) for engine in engines]
+    watched.watch(2 * STEP)
+    watched.pair.link.cut = True
+    assert watched.watch(PATIENCE + STEP, dead=WEST) == [0, 32]
+    table = watched.pair.tables[EAST]
+    assert (table.partition(0).evidence, table.partition(2).evidence) == (False, True)
