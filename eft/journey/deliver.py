@@ -72,7 +72,9 @@ def _destination(work: Work, sink: Store) -> RemotePath | None:
 
 def _release(work: Work, path: RemotePath) -> None:
     transfer = work.transfer
-    work.engine.ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, delivered=False)
+    work.engine.ledger.release(
+        endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, claim=transfer.claim, delivered=False
+    )
 
 
 def _begin(work: Work, source: Source, file: RemoteFile, sink: Store, path: RemotePath) -> tuple[Upload, bool]:

@@ -12,7 +12,7 @@ def reserve(work: Work, path: RemotePath) -> bool:
     """Returns whether the path is this transfer's now; a reservation is taken over whose holder rests for good or has left the region.
 
     Raises:
-        Permanent: `superseded`: a newer version of the same file was delivered there.
+        Permanent: `superseded`: a newer version of the same file was delivered there; LostOwnership: a later claim of this transfer has it.
     """
     transfer, ledger = work.transfer, work.engine.ledger
     modified = transfer.fingerprint.modified if transfer.fingerprint else None
@@ -22,6 +22,7 @@ def reserve(work: Work, path: RemotePath) -> bool:
             endpoint=transfer.destination.endpoint,
             path=path,
             transfer=transfer.id,
+            claim=transfer.claim,
             source=f"{transfer.source.endpoint}:{transfer.source.path}",
             order=order,
         )
@@ -33,7 +34,14 @@ def reserve(work: Work, path: RemotePath) -> bool:
         holder = ledger.load(answer.holder or "")
         if holder.elsewhere is None and holder.state not in {State.SETTLED, State.DEAD, State.CANCELLED}:
             return False
-        ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=holder.id, delivered=holder.receipt is not None)
+        # As it was seen at rest: sent round again and claimed meanwhile, it keeps what it has reserved anew.
+        ledger.release(
+            endpoint=transfer.destination.endpoint,
+            path=path,
+            transfer=holder.id,
+            claim=holder.claim,
+            delivered=holder.receipt is not None,
+        )
     return False
 
 

@@ -6,6 +6,7 @@ Each function may be repeated after a crash at any point; each change is one con
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -306,7 +307,8 @@ def _carry_over(engine: Engine, row: Transfer, source: Ledger, target: Ledger, *
 
 def _copy(source: Ledger, target: Ledger, row: Transfer) -> bool:
     """Copies a row with the parts and the reservation of its open attempt; returns whether the row was written."""
-    if not target.adopt(row.with_(claim_until=None, elsewhere=None, fence=0)):
+    arrived = row.with_(claim_until=None, elsewhere=None, fence=0)
+    if not target.adopt(arrived):
         return False
     for upload in (row.upload, row.staging):
         for part in (source.parts(row.id, attempt=upload.attempt) if upload is not None else {}).values():
@@ -314,7 +316,11 @@ def _copy(source: Ledger, target: Ledger, row: Transfer) -> bool:
     if row.upload is not None:
         order = int((row.fingerprint.modified if row.fingerprint and row.fingerprint.modified else row.created).timestamp() * 1000)
         origin = f"{row.source.endpoint}:{row.source.path}"
-        target.reserve(endpoint=row.destination.endpoint, path=row.upload.path, transfer=row.id, source=origin, order=order)
+        # Under the claim that it arrives with: the fence it had at its source would bar the first workers that claim it there.
+        with suppress(LostOwnership):
+            target.reserve(
+                endpoint=row.destination.endpoint, path=row.upload.path, transfer=row.id, claim=arrived.claim, source=origin, order=order
+            )
     return True
 
 

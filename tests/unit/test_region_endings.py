@@ -254,9 +254,10 @@ def committing(pair: Pair, *, conflict: str = "fail") -> tuple[int, World, World
 def test_what_is_recovered_in_another_region_waits_for_its_path(pair: Pair) -> None:
     """While another transfer has the path there, the token is not committed."""
     number, _, other, transfer = committing(pair)
-    other.ledger.create(transfer.with_(id=f"{transfer.id[:2]}{'0' * 30}", region_epoch=2))
+    another = transfer.with_(id=f"{transfer.id[:2]}{'0' * 30}", region_epoch=2)
+    other.ledger.create(another)
     path = transfer.destination.path
-    other.ledger.reserve(endpoint="sftp-b", path=path, transfer=f"{transfer.id[:2]}{'0' * 30}", source="another", order=0)
+    other.ledger.reserve(endpoint="sftp-b", path=path, transfer=another.id, claim=another.claim, source="another", order=0)
     other.queue += adopt(other.engine, number)
     assert [message.step for message in other.deliver_message(other.queue.popleft())] == [Step.DELIVER]
     row = other.ledger.load(transfer.id)
