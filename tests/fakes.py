@@ -25,7 +25,7 @@ from eft.domain.memory import Memory, chunks_of, memory_of
 from eft.domain.names import PARTITIONS, RemotePath
 from eft.domain.ownership import Intent, Mode, Standing
 from eft.domain.parts import PartDone
-from eft.domain.transfer import FINAL, RESTING, State, Transfer
+from eft.domain.transfer import FINAL, RESTING, Claim, State, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.ports import Due, Durability, Fire, Page, Remembered, Reservation, Run
 from eft.ports.announcing import Listening
@@ -112,6 +112,7 @@ class _Row:
 @dataclass
 class _Path:
     holder: str | None = None
+    claim: Claim = field(default=Claim(0, 0))
     source: str = ""
     order: int = 0
     delivered: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -236,7 +237,7 @@ class FakeLedger(_Fake):
         with self._called("parts"):
             return dict(sorted(self._parts[transfer_id, attempt].items()))
 
-    def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> Reservation:
+    def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, claim: Claim, source: str, order: int) -> Reservation:
         with self._called("reserve"):
             held = self._paths[endpoint, path]
             newest, by = held.delivered.get(source, (order, transfer))
@@ -244,13 +245,15 @@ class FakeLedger(_Fake):
                 return Reservation("superseded", by)
             if held.holder not in {None, transfer}:
                 return Reservation("busy", held.holder)
-            held.holder, held.source, held.order = transfer, source, order
+            if held.holder == transfer and held.claim > claim:
+                raise LostOwnership("a later claim of the transfer has reserved the path")
+            held.holder, held.claim, held.source, held.order = transfer, claim, source, order
             return Reservation("mine", transfer)
 
-    def release(self, *, endpoint: str, path: RemotePath, transfer: str, delivered: bool) -> None:
+    def release(self, *, endpoint: str, path: RemotePath, transfer: str, claim: Claim, delivered: bool) -> None:
         with self._called("release"):
             held = self._paths[endpoint, path]
-            if held.holder != transfer:
+            if held.holder != transfer or held.claim > claim:
                 return
             held.holder = None
             if delivered:

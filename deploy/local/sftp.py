@@ -71,7 +71,7 @@ class Quirks:
     cut_on: Literal["close", "rename"] | None = None
     """The connection is cut when a written file has been closed, or a file renamed, before the client is told."""
     full_after: int | None = None
-    """A file that would grow beyond this size fails as on a full disk, after the bytes that fit are written."""
+    """A file that would grow beyond this size fails as on a full disk, after the bytes that fit are written; until there is room again."""
     bytes_per_second: int | None = None
     """The pace of one connection."""
 

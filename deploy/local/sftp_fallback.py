@@ -38,6 +38,7 @@ class Login(asyncssh.SSHServer):
     def __init__(self, config: Path) -> None:
         """Takes the configuration as it is now."""
         read = json.loads(config.read_text())
+        self.config = config
         self.accounts: dict[str, dict[str, Any]] = read["accounts"]
         self.quirks = Quirks(**read["quirks"])
         self.generation = int(read["generation"])
@@ -45,6 +46,11 @@ class Login(asyncssh.SSHServer):
         self.keyed = False
         self.carried = 0
         self.cut = False
+
+    def full_after_now(self) -> int | None:
+        """Returns where files are full at present: room that is made serves connections that were there before, as on a disk."""
+        full_after: int | None = json.loads(self.config.read_text())["quirks"]["full_after"]
+        return full_after
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         """Has a good key that is not enough answered with partial success (RFC 4252, 5.1)."""
@@ -181,7 +187,8 @@ class Files(asyncssh.SFTPServer):
             if quirks.sequential and offset != os.fstat(cast("Any", file_obj).fileno()).st_size:
                 raise asyncssh.SFTPFailure("Writes are sequential")
             passed = await self._carry(len(data))
-            fits = passed if quirks.full_after is None else min(passed, max(quirks.full_after - offset, 0))
+            full_after = None if quirks.full_after is None else self.login.full_after_now()
+            fits = passed if full_after is None else min(passed, max(full_after - offset, 0))
             written = cast("int", super().write(file_obj, offset, data[:fits])) if fits else 0
             if passed < len(data):
                 self._cut()

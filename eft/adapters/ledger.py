@@ -35,6 +35,7 @@ from eft.adapters.ledger_rows import (
     RESTING_SHARDS,
     check_format,
     checked,
+    claim_mark,
     digest,
     due_key,
     due_of,
@@ -53,7 +54,7 @@ from eft.domain.cursor import cursor_after, read_cursor
 from eft.domain.instants import millis, sortable
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
-from eft.domain.transfer import FINAL, ROW_FORMAT, State, Transfer
+from eft.domain.transfer import FINAL, ROW_FORMAT, Claim, State, Transfer
 from eft.errors import LostOwnership, NotFound
 from eft.ports import Clock, Due, Listening, Page, Reservation
 
@@ -63,6 +64,8 @@ DELIVERIES_KEPT: Final = 64
 """Sources whose newest delivery a path remembers; beyond it the one delivered longest ago is forgotten."""
 _MINE: Final = "#fence = :fence AND #region_epoch <= :epoch"
 """A row that came back from another region counts its fence anew: a number of an earlier era is not the same number."""
+_NO_LATER_CLAIM: Final = "(attribute_not_exists(#claim) OR #claim <= :claim OR NOT begins_with(#claim, :mine))"
+"""A holder's own later claim keeps its reservation. One made by a release that kept no mark is the holder's in its name alone."""
 
 
 class DynamoLedger(FireRows):
@@ -204,18 +207,17 @@ class DynamoLedger(FireRows):
 
     # -- reservations --------------------------------------------------------------------------------------------------
 
-    def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> Reservation:
+    def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, claim: Claim, source: str, order: int) -> Reservation:
         """One request."""
         key = digest(source)
         done, row = self._table.update(
             *path_key(endpoint, path),
-            "SET #holder = :me, #source = :key, #order = :order, #endpoint = :endpoint, #path = :path, #format = :format,"
+            "SET #holder = :me, #claim = :claim, #source = :key, #order = :order, #endpoint = :endpoint, #path = :path, #format = :format,"
             " #due_shard = :shard, #due_at = :now,"
             " #delivered = if_not_exists(#delivered, :none)",
-            condition="(attribute_not_exists(#holder) OR #holder = :me)"
+            condition=f"(attribute_not_exists(#holder) OR (#holder = :me AND {_NO_LATER_CLAIM}))"
             " AND (attribute_not_exists(#delivered.#key) OR #delivered.#key.#order <= :order)",
             values={
-                ":me": transfer,
                 ":key": key,
                 ":order": order,
                 ":endpoint": endpoint,
@@ -224,6 +226,7 @@ class DynamoLedger(FireRows):
                 ":now": millis(self._clock.now()),
                 ":format": ROW_FORMAT,
                 ":none": {},
+                **_holder(transfer, claim),
             },
             names={"#key": key},
         )
@@ -232,12 +235,14 @@ class DynamoLedger(FireRows):
         newest = row["delivered"].get(key)
         if newest is not None and newest["order"] > order:
             return Reservation("superseded", newest["by"])
+        if row["holder"] == transfer:
+            raise LostOwnership(f"a later claim of transfer {transfer} has reserved '{path}' (fence {claim.fence})")
         return Reservation("busy", row["holder"])
 
-    def release(self, *, endpoint: str, path: RemotePath, transfer: str, delivered: bool) -> None:
+    def release(self, *, endpoint: str, path: RemotePath, transfer: str, claim: Claim, delivered: bool) -> None:
         """One request; a read before it where something was delivered."""
-        expression = "REMOVE #holder, #source, #order, #due_shard, #due_at"
-        values: dict[str, Value] = {":me": transfer}
+        expression = "REMOVE #holder, #claim, #source, #order, #due_shard, #due_at"
+        values = _holder(transfer, claim)
         names: dict[str, str] = {}
         key = path_key(endpoint, path)
         if delivered:
@@ -251,7 +256,7 @@ class DynamoLedger(FireRows):
             expression = f"SET #delivered.#key = :newest {expression}{forgotten}"
             n = max(others.values(), default=0) + 1
             values[":newest"] = {"order": row["order"], "by": transfer, "n": n}
-        self._table.update(*key, expression, condition="#holder = :me", values=values, names=names)
+        self._table.update(*key, expression, condition=f"#holder = :me AND {_NO_LATER_CLAIM}", values=values, names=names)
 
     def remember_delivered(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> None:
         """One request, or two where the path has a row."""
@@ -374,6 +379,11 @@ def _listing(tenant: str, *, state: State | None, flow: str | None) -> tuple[str
             return "by_flow", "tenant_flow", f"{tenant}#{flow}"
         case _:
             return "by_flow_state", "tenant_flow_state", f"{tenant}#{flow}#{state}"
+
+
+def _holder(transfer: str, claim: Claim) -> dict[str, Value]:
+    """Returns the values of `_NO_LATER_CLAIM`, and who asks."""
+    return {":me": transfer, ":mine": f"{transfer}#", ":claim": claim_mark(transfer, claim)}
 
 
 def _remove(names: list[str]) -> str:

@@ -10,7 +10,7 @@ from eft.adapters.table import Row
 from eft.domain.announcement import milestones
 from eft.domain.instants import fire_time, instant, millis, sortable
 from eft.domain.names import RemotePath, shard_of
-from eft.domain.transfer import FINAL, RESTING, ROW_FORMAT, Transfer
+from eft.domain.transfer import FINAL, RESTING, ROW_FORMAT, Claim, Transfer
 from eft.errors import Permanent
 from eft.ports import Due
 
@@ -122,6 +122,14 @@ def transfer_key(transfer_id: str) -> tuple[str, str]:
 def path_key(endpoint: str, path: RemotePath) -> tuple[str, str]:
     """Returns pk and sk of a path's reservation."""
     return f"R#{endpoint}#{hashlib.sha256(path.encode()).hexdigest()}", "R"
+
+
+def claim_mark(transfer: str, claim: Claim) -> str:
+    """Returns what a reservation keeps of the claim it was made under: later claims of one transfer sort after earlier ones.
+
+    It names the transfer, for a release before this one leaves the mark of a holder that has gone to the next.
+    """
+    return f"{transfer}#{claim.region_epoch:010d}#{claim.fence:010d}"
 
 
 def flow_key(tenant: str, flow: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, Field
 
@@ -155,6 +155,14 @@ class Event(Frozen):
     by: str | None = None
 
 
+class Claim(NamedTuple):
+    """Which of a transfer's claims one is: in one region's ledger, each is greater than those before it."""
+
+    region_epoch: int
+    """Compared first: a row that comes back from another region counts its fence anew."""
+    fence: int
+
+
 class Transfer(Frozen):
     """One fingerprint moved along one flow, or one ad-hoc request. State is written only through `to()`."""
 
@@ -212,6 +220,11 @@ class Transfer(Frozen):
     """How many of its milestones others have been told; None: when it was accepted nobody listened."""
     task_token: str | None = Field(default=None, repr=False)
     """Of the state machine that waits for its end."""
+
+    @property
+    def claim(self) -> Claim:
+        """The claim under which the row is as it is here."""
+        return Claim(self.region_epoch, self.fence)
 
     @property
     def via_staging(self) -> bool:

@@ -122,7 +122,9 @@ def _delivered(work: Work, commit: Commit, committed: Committed) -> None:
     if delivered.policy.disposition == "keep" and not delivered.abandoned:
         delivered = delivered.to(State.SETTLED, now=now, by=work.slice.worker)
     work.save(delivered)
-    work.engine.ledger.release(endpoint=delivered.destination.endpoint, path=commit.path, transfer=delivered.id, delivered=True)
+    work.engine.ledger.release(
+        endpoint=delivered.destination.endpoint, path=commit.path, transfer=delivered.id, claim=delivered.claim, delivered=True
+    )
 
 
 def _commit_of(work: Work) -> Commit:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eft.domain.fingerprint import RemoteFile
+from eft.domain.fingerprint import Fingerprint, RemoteFile
 from eft.domain.flow import ConflictMode
 from eft.domain.names import RemotePath, numbered, token_name
 from eft.domain.parts import PartDone
@@ -27,10 +27,13 @@ def deliver(work: Work) -> list[Message]:
         upload, fresh = work.transfer.upload, False
         if work.transfer.state is not State.DELIVERING or upload is None:
             file = look_at_source(work, source, file)
-            path = _destination(work, sink)
+            path = _destination(work, sink, file.fingerprint)
             if path is None:
                 return []
             upload, fresh = _begin(work, source, file, sink, path)
+        elif not reserve(work, upload.path):
+            # It came from another region, say, in the middle of a switch that broke off.
+            raise reserved_by_another(upload.path)
         brought = bring_parts(work, source, file, sink, upload, fresh=fresh)
         if isinstance(brought, list):
             return brought
@@ -43,12 +46,12 @@ def deliver(work: Work) -> list[Message]:
     return next_message(work.transfer)
 
 
-def _destination(work: Work, sink: Store) -> RemotePath | None:
+def _destination(work: Work, sink: Store, version: Fingerprint) -> RemotePath | None:
     """D1: returns the reserved final name, or None where the transfer rests now because the conflict mode says so."""
     transfer, path = work.transfer, work.transfer.destination.path
     for number in range(MAX_RENAMES):
         candidate = path if number == 0 else numbered(path, number)
-        reserved = reserve(work, candidate)
+        reserved = reserve(work, candidate, version=version)
         existing = sink.look(candidate) if reserved else None
         if reserved and existing is None:
             return candidate
@@ -72,7 +75,9 @@ def _destination(work: Work, sink: Store) -> RemotePath | None:
 
 def _release(work: Work, path: RemotePath) -> None:
     transfer = work.transfer
-    work.engine.ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, delivered=False)
+    work.engine.ledger.release(
+        endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, claim=transfer.claim, delivered=False
+    )
 
 
 def _begin(work: Work, source: Source, file: RemoteFile, sink: Store, path: RemotePath) -> tuple[Upload, bool]:

@@ -142,10 +142,12 @@ def _refuse_others(transfer: Transfer, states: frozenset[State], reason: str) ->
 
 
 def release_paths(engine: Engine, transfer: Transfer, *, delivered: bool) -> None:
-    """Frees every destination path that the transfer may have reserved."""
+    """Frees every destination path that the transfer may have reserved, up to the claim that it is seen under here."""
     places = (transfer.upload, transfer.commit)
     for path in sorted({transfer.destination.path, *(place.path for place in places if place is not None)}):
-        engine.ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, delivered=delivered)
+        engine.ledger.release(
+            endpoint=transfer.destination.endpoint, path=path, transfer=transfer.id, claim=transfer.claim, delivered=delivered
+        )
 
 
 def _refuse_late(transfer: Transfer) -> None:

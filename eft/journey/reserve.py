@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from eft.domain.fingerprint import Fingerprint
 from eft.domain.names import RemotePath
 from eft.domain.transfer import State, Transfer
 from eft.errors import Permanent, Transient
@@ -19,15 +20,17 @@ class Version(TypedDict):
     order: int
 
 
-def reserve(work: Work, path: RemotePath) -> bool:
+def reserve(work: Work, path: RemotePath, *, version: Fingerprint | None = None) -> bool:
     """Returns whether the path is this transfer's now; a reservation is taken over whose holder rests for good or has left the region.
 
+    `version` is what the source was found to be, for a transfer that has none on its row yet.
+
     Raises:
-        Permanent: `superseded`: a newer version of the same file was delivered there.
+        Permanent: `superseded`: a newer version of the same file was delivered there; LostOwnership: a later claim of this transfer has it.
     """
     transfer, ledger = work.transfer, work.engine.ledger
     for _ in range(2):
-        answer = ledger.reserve(path=path, **version_of(transfer))
+        answer = ledger.reserve(path=path, claim=transfer.claim, **version_of(transfer, version=version))
         if answer.outcome == "mine":
             return True
         if answer.outcome == "superseded":
@@ -36,13 +39,21 @@ def reserve(work: Work, path: RemotePath) -> bool:
         holder = ledger.load(answer.holder or "")
         if holder.elsewhere is None and holder.state not in {State.SETTLED, State.DEAD, State.CANCELLED}:
             return False
-        ledger.release(endpoint=transfer.destination.endpoint, path=path, transfer=holder.id, delivered=holder.receipt is not None)
+        # As it was seen at rest: sent round again and claimed meanwhile, it keeps what it has reserved anew.
+        ledger.release(
+            endpoint=transfer.destination.endpoint,
+            path=path,
+            transfer=holder.id,
+            claim=holder.claim,
+            delivered=holder.receipt is not None,
+        )
     return False
 
 
-def version_of(transfer: Transfer) -> Version:
+def version_of(transfer: Transfer, *, version: Fingerprint | None = None) -> Version:
     """Returns what a reservation says of its transfer: versions of one source are ordered by their time, in milliseconds."""
-    modified = transfer.fingerprint.modified if transfer.fingerprint else None
+    fingerprint = transfer.fingerprint or version
+    modified = fingerprint.modified if fingerprint else None
     return Version(
         endpoint=transfer.destination.endpoint,
         transfer=transfer.id,

@@ -12,7 +12,7 @@ from eft.domain.flow import Flow
 from eft.domain.memory import Memory
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
-from eft.domain.transfer import State, Transfer
+from eft.domain.transfer import Claim, State, Transfer
 
 T = TypeVar("T")
 
@@ -127,11 +127,18 @@ class Ledger(Protocol):
     def parts(self, transfer_id: str, *, attempt: int) -> dict[int, PartDone]:
         """Returns the parts of an attempt that are done, by number."""
 
-    def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> Reservation:
-        """Reserves a destination path IF no other transfer holds it and no newer version (`order`) of the same `source` was delivered."""
+    def reserve(self, *, endpoint: str, path: RemotePath, transfer: str, claim: Claim, source: str, order: int) -> Reservation:
+        """Reserves a destination path IF no other transfer holds it and no newer version (`order`) of the same `source` was delivered.
 
-    def release(self, *, endpoint: str, path: RemotePath, transfer: str, delivered: bool) -> None:
-        """Ends a reservation IF it is this transfer's; `delivered` keeps its order for later comparisons. Nothing happens if it is not."""
+        Raises:
+            LostOwnership: a later claim of the same transfer holds it.
+        """
+
+    def release(self, *, endpoint: str, path: RemotePath, transfer: str, claim: Claim, delivered: bool) -> None:
+        """Ends a reservation IF it is this transfer's, made under this claim or an earlier one. Nothing happens if it is not.
+
+        `delivered` keeps its order for later comparisons.
+        """
 
     def remember_delivered(self, *, endpoint: str, path: RemotePath, transfer: str, source: str, order: int) -> None:
         """Notes a delivery that another region made, for `reserve` to compare with, IF no newer one of its source is known there."""

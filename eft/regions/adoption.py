@@ -46,7 +46,8 @@ def adopt(engine: Engine, number: int) -> Iterator[Message]:
             continue
         if row.state is State.COMMITTING and row.commit is not None:
             # Before anything else may begin: what may have been delivered there is not to be followed by an older version.
-            engine.ledger.reserve(path=remote_path(row.commit.path), **version_of(row))
+            with suppress(LostOwnership):
+                engine.ledger.reserve(path=remote_path(row.commit.path), claim=row.claim, **version_of(row))
         if engine.ledger.adopt(row):
             log.info("adopted", extra={"transfer": one, "state": row.state, "reason": row.reason})
             yield from next_message(row)
@@ -71,12 +72,6 @@ def put_in_order(table: OwnershipTable, ledger: Ledger, number: int) -> None:
             continue
         if row.commit is not None:
             ledger.remember_delivered(path=remote_path(row.commit.path), **version_of(row))
-
-
-def remember_receipt(ledger: Ledger, row: Transfer) -> None:
-    """Has a ledger know of the delivery that a row of another region records, if it does."""
-    if row.receipt is not None:
-        ledger.remember_delivered(path=remote_path(row.receipt.path), **version_of(row))
 
 
 def _lacking(engine: Engine, number: int, peer: Peer, region_epoch: int) -> dict[str, Transfer]:
@@ -137,7 +132,6 @@ def adopt_row(engine: Engine, held: Transfer, *, evidence: Transfer | None, inte
     now, by = engine.clock.now(), "rejoin"
     free = claimed.with_(claim_until=None, due_at=now)
     if evidence is not None and evidence.receipt is not None:
-        remember_receipt(engine.ledger, evidence)
         delivered = free.with_(receipt=evidence.receipt, commit=evidence.commit, held_from=None)
         new = delivered.to(State.COMMITTING, now=now, by=by).to(State.DELIVERED, now=now, by=by, reason="delivered_elsewhere")
     elif evidence is not None and evidence.state is State.CANCELLED:

@@ -6,6 +6,7 @@ Each function may be repeated after a crash at any point; each change is one con
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -15,7 +16,7 @@ from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.journey.operate import release_paths
 from eft.journey.reserve import version_of
 from eft.ports import Engine, Ledger, OwnershipTable, Peer
-from eft.regions.adoption import decide_waiting, put_in_order, remember_receipt
+from eft.regions.adoption import decide_waiting, put_in_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,6 @@ def _learn(engine: Engine, theirs: Transfer | None, *, region_epoch: int) -> Non
     """What came to rest for good in the other region is known here by its row: neither journal nor sleeper starts it again."""
     if theirs is None or theirs.state not in FINAL:
         return
-    remember_receipt(engine.ledger, theirs)
     if engine.ledger.adopt(theirs.with_(region_epoch=region_epoch, fence=0, claim_until=None)):
         engine.ownership.forget(theirs)
 
@@ -326,13 +326,16 @@ def _carry_over(engine: Engine, row: Transfer, source: Ledger, target: Ledger, *
 
 def _copy(source: Ledger, target: Ledger, row: Transfer) -> bool:
     """Copies a row with the parts and the reservation of its open attempt; returns whether the row was written."""
-    if not target.adopt(row.with_(claim_until=None, elsewhere=None, fence=0)):
+    arrived = row.with_(claim_until=None, elsewhere=None, fence=0)
+    if not target.adopt(arrived):
         return False
     for upload in (row.upload, row.staging):
         for part in (source.parts(row.id, attempt=upload.attempt) if upload is not None else {}).values():
             target.record_part(row.id, attempt=upload.attempt if upload else 0, done=part)
     if row.upload is not None:
-        target.reserve(path=row.upload.path, **version_of(row))
+        # Under the claim that it arrives with: the fence it had at its source would bar the first workers that claim it there.
+        with suppress(LostOwnership):
+            target.reserve(path=row.upload.path, claim=arrived.claim, **version_of(row))
     return True
 
 

@@ -10,11 +10,12 @@ import pytest
 from eft.adapters.registry import DynamoRegistry
 from eft.adapters.table import Table
 from eft.domain.names import RemotePath, partition_of_id
-from eft.domain.transfer import State
+from eft.domain.transfer import Claim, State
 from tests.contract.rows import DynamoRows, Rows
 
 PATH = RemotePath("out/report.csv")
 HOUR = timedelta(hours=1)
+FIRST = Claim(0, 1)
 
 
 def test_transfers_are_counted_by_tenant_time_and_state(rows: Rows) -> None:
@@ -41,7 +42,7 @@ def test_reserved_paths_are_found_by_their_holders_partition(rows: Rows) -> None
     number = partition_of_id(one.id)
 
     def reserve(transfer: str, path: RemotePath = PATH) -> None:
-        held = rows.ledger.reserve(endpoint=rows.tenant, path=path, transfer=transfer, source="a:1", order=1)
+        held = rows.ledger.reserve(endpoint=rows.tenant, path=path, transfer=transfer, claim=FIRST, source="a:1", order=1)
         assert held.outcome == "mine"
 
     def found() -> set[tuple[str, str]]:
@@ -51,10 +52,10 @@ def test_reserved_paths_are_found_by_their_holders_partition(rows: Rows) -> None
     reserve(two.id, RemotePath("out/Zürich.csv"))
     assert found() == {(PATH, one.id), ("out/Zürich.csv", two.id)}
     assert not {each for each in rows.ledger.reservations(number + 1) if each[0] == rows.tenant}
-    rows.ledger.release(endpoint=rows.tenant, path=PATH, transfer=one.id, delivered=True)
+    rows.ledger.release(endpoint=rows.tenant, path=PATH, transfer=one.id, claim=FIRST, delivered=True)
     assert found() == {("out/Zürich.csv", two.id)}
     reserve(three.id)
-    rows.ledger.release(endpoint=rows.tenant, path=RemotePath("out/Zürich.csv"), transfer=two.id, delivered=False)
+    rows.ledger.release(endpoint=rows.tenant, path=RemotePath("out/Zürich.csv"), transfer=two.id, claim=FIRST, delivered=False)
     assert found() == {(PATH, three.id)}
 
 

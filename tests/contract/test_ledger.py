@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
-from eft.domain.transfer import Commit, State, Transfer
+from eft.domain.transfer import Claim, Commit, State, Transfer
 from eft.errors import LostOwnership, NotFound, Permanent
 from eft.ports import Due
 from tests.contract.rows import LEASE, Rows, at_once, upload
 
 PATH = RemotePath("out/report.csv")
+FIRST = Claim(0, 1)
 SECOND = timedelta(seconds=1)
 MILLISECOND = timedelta(milliseconds=1)
 
@@ -524,13 +526,15 @@ def test_the_first_note_of_a_part_stays(rows: Rows) -> None:
 # -- reservations ------------------------------------------------------------------------------------------------------
 
 
-def _reserve(rows: Rows, transfer: str, *, order: int = 1, source: str = "a:1", path: RemotePath = PATH) -> tuple[str, str | None]:
-    answer = rows.ledger.reserve(endpoint=rows.tenant, path=path, transfer=transfer, source=source, order=order)
+def _reserve(
+    rows: Rows, transfer: str, *, claim: Claim = FIRST, order: int = 1, source: str = "a:1", path: RemotePath = PATH
+) -> tuple[str, str | None]:
+    answer = rows.ledger.reserve(endpoint=rows.tenant, path=path, transfer=transfer, claim=claim, source=source, order=order)
     return answer.outcome, answer.holder
 
 
-def _release(rows: Rows, transfer: str, *, delivered: bool) -> None:
-    rows.ledger.release(endpoint=rows.tenant, path=PATH, transfer=transfer, delivered=delivered)
+def _release(rows: Rows, transfer: str, *, claim: Claim = FIRST, delivered: bool) -> None:
+    rows.ledger.release(endpoint=rows.tenant, path=PATH, transfer=transfer, claim=claim, delivered=delivered)
 
 
 def test_a_path_is_reserved_for_one_transfer(rows: Rows) -> None:
@@ -563,6 +567,56 @@ def test_only_the_holder_releases(rows: Rows, *, delivered: bool) -> None:
     _reserve(rows, "t1", order=5)
     _release(rows, "t2", delivered=delivered)
     assert _reserve(rows, "t3", order=1) == ("busy", "t1")
+
+
+LATE = [Claim(2, 9), Claim(1, 99)]
+"""Claims before the tenth of the third era: of the same era, and of an earlier one in which the fence had come further."""
+
+
+@pytest.mark.parametrize("late", LATE)
+def test_a_late_claim_does_not_reserve_again(rows: Rows, late: Claim) -> None:
+    """What a later claim of the same transfer has reserved stays that one's; the late one learns that it is lost."""
+    now = Claim(2, 10)
+    assert _reserve(rows, "t1", claim=late) == ("mine", "t1")
+    assert _reserve(rows, "t1", claim=now) == ("mine", "t1")
+    with pytest.raises(LostOwnership):
+        _reserve(rows, "t1", claim=late)
+    assert _reserve(rows, "t1", claim=now) == ("mine", "t1")
+    assert _reserve(rows, "t2", claim=Claim(3, 1)) == ("busy", "t1")
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+@pytest.mark.parametrize("late", LATE)
+def test_a_late_claim_releases_nothing(rows: Rows, late: Claim, *, delivered: bool) -> None:
+    """The path stays the later claim's until that one releases it, and nothing is on record as delivered."""
+    now = Claim(2, 10)
+    _reserve(rows, "t1", claim=now, order=5)
+    _release(rows, "t1", claim=late, delivered=delivered)
+    assert _reserve(rows, "t2", order=4) == ("busy", "t1")
+    _release(rows, "t1", claim=now, delivered=False)
+    assert _reserve(rows, "t2", order=4) == ("mine", "t2")
+
+
+@pytest.mark.parametrize("later", [Claim(0, 2), Claim(1, 0)])
+def test_a_later_claim_releases_what_an_earlier_one_reserved(rows: Rows, later: Claim) -> None:
+    """One worker reserves and another ends the transfer; what is free then is free for an earlier claim as well."""
+    _reserve(rows, "t1", claim=FIRST, order=5)
+    _release(rows, "t1", claim=later, delivered=True)
+    assert _reserve(rows, "t2", order=4) == ("superseded", "t1")
+    assert _reserve(rows, "t1", claim=FIRST, order=5) == ("mine", "t1")
+
+
+def test_of_sixteen_claims_of_a_transfer_the_latest_keeps_the_path(rows: Rows) -> None:
+    """In whatever order they come."""
+
+    def reserve(fence: int) -> None:
+        with suppress(LostOwnership):
+            _reserve(rows, "t1", claim=Claim(0, fence))
+
+    at_once(reserve)
+    with pytest.raises(LostOwnership):
+        _reserve(rows, "t1", claim=Claim(0, 14))
+    assert _reserve(rows, "t1", claim=Claim(0, 15)) == ("mine", "t1")
 
 
 def test_an_older_version_does_not_follow_a_newer(rows: Rows) -> None:

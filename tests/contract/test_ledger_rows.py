@@ -11,14 +11,16 @@ from botocore.compat import HTTPHeaders
 
 from eft.adapters.aws import AwsSession, StaticKeys
 from eft.adapters.ledger import DynamoLedger
+from eft.adapters.ledger_rows import path_key
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
-from eft.domain.transfer import Commit, State, Transfer
+from eft.domain.transfer import Claim, Commit, State, Transfer
 from eft.errors import LostOwnership, Permanent, Transient
 from tests.contract.rows import LEASE, DynamoRows, at_once, upload
 
 PATH = RemotePath("out/report.csv")
 LARGE = 10_000
+FIRST = Claim(0, 1)
 
 
 def _committing(rows: DynamoRows, *, parts: int) -> Transfer:
@@ -88,16 +90,23 @@ def test_a_page_costs_two_requests_wherever_it_begins(dynamo: DynamoRows) -> Non
 
 
 def test_a_reservation_costs_one_request_and_its_delivery_two(dynamo: DynamoRows) -> None:
-    """Taken, refused and given up: one each; the order of a delivery is read before it is noted."""
+    """Taken, refused and given up, in time or late: one each; the order of a delivery is read before it is noted."""
     place: Any = {"endpoint": dynamo.tenant, "path": PATH}
     with dynamo.counted() as sent:
-        dynamo.ledger.reserve(**place, transfer="t1", source="a:1", order=1)
-        dynamo.ledger.reserve(**place, transfer="t2", source="a:1", order=2)
-        dynamo.ledger.release(**place, transfer="t1", delivered=False)
+        dynamo.ledger.reserve(**place, transfer="t1", claim=FIRST, source="a:1", order=1)
+        dynamo.ledger.reserve(**place, transfer="t2", claim=FIRST, source="a:1", order=2)
+        dynamo.ledger.release(**place, transfer="t1", claim=FIRST, delivered=False)
     assert sent == {"UpdateItem": 3}
-    dynamo.ledger.reserve(**place, transfer="t1", source="a:1", order=1)
+    dynamo.ledger.reserve(**place, transfer="t1", claim=Claim(0, 2), source="a:1", order=1)
     with dynamo.counted() as sent:
-        dynamo.ledger.release(**place, transfer="t1", delivered=True)
+        with pytest.raises(LostOwnership):
+            dynamo.ledger.reserve(**place, transfer="t1", claim=FIRST, source="a:1", order=1)
+        dynamo.ledger.release(**place, transfer="t1", claim=FIRST, delivered=False)
+    assert sent == {"UpdateItem": 2}
+    dynamo.ledger.release(**place, transfer="t1", claim=Claim(0, 2), delivered=False)
+    dynamo.ledger.reserve(**place, transfer="t1", claim=FIRST, source="a:1", order=1)
+    with dynamo.counted() as sent:
+        dynamo.ledger.release(**place, transfer="t1", claim=FIRST, delivered=True)
     assert sent == {"GetItem": 1, "UpdateItem": 1}
 
 
@@ -287,6 +296,31 @@ def test_a_part_of_a_later_release_is_not_misread(dynamo: DynamoRows) -> None:
     assert refused.value.reason == "row_format_unknown"
 
 
+@pytest.mark.parametrize("mark", [None, "t9#0000000007#0000000007"])
+def test_a_reservation_of_an_earlier_release_is_its_holders(dynamo: DynamoRows, mark: str | None) -> None:
+    """It has no mark of a claim, or still that of a holder before: every claim of the holder may reserve it again, and release it."""
+    place: Any = {"endpoint": dynamo.tenant, "path": PATH}
+    key = dict(zip(("pk", "sk"), ({"S": one} for one in path_key(**place)), strict=True))
+
+    def reserved_by_an_earlier_release() -> None:
+        dynamo.ledger.reserve(**place, transfer="t1", claim=FIRST, source="a:1", order=1)
+        marked: Any = {} if mark is None else {"ExpressionAttributeValues": {":mark": {"S": mark}}}
+        dynamo.session.dynamodb().update_item(
+            TableName=dynamo.ledger_table,
+            Key=key,
+            UpdateExpression="REMOVE #claim" if mark is None else "SET #claim = :mark",
+            ExpressionAttributeNames={"#claim": "claim"},
+            **marked,
+        )
+
+    reserved_by_an_earlier_release()
+    assert dynamo.ledger.reserve(**place, transfer="t1", claim=FIRST, source="a:1", order=1).outcome == "mine"
+    reserved_by_an_earlier_release()
+    assert dynamo.ledger.reserve(**place, transfer="t2", claim=FIRST, source="a:1", order=2).outcome == "busy"
+    dynamo.ledger.release(**place, transfer="t1", claim=FIRST, delivered=False)
+    assert dynamo.ledger.reserve(**place, transfer="t2", claim=FIRST, source="a:1", order=2).outcome == "mine"
+
+
 def test_an_agreed_policy_is_written_in_full(dynamo: DynamoRows) -> None:
     """So that a later release's other defaults leave accepted transfers as they were agreed."""
     transfer = dynamo.created()
@@ -359,7 +393,7 @@ class _Raw:
 def test_sixteen_releases_of_one_delivery_note_it_once(dynamo: DynamoRows) -> None:
     """Workers that all end the same reservation leave one note, and the path free."""
     place: Any = {"endpoint": dynamo.tenant, "path": PATH}
-    dynamo.ledger.reserve(**place, transfer="t1", source="a:1", order=5)
-    at_once(lambda _: dynamo.ledger.release(**place, transfer="t1", delivered=True))
-    assert dynamo.ledger.reserve(**place, transfer="t2", source="a:1", order=4).outcome == "superseded"
-    assert dynamo.ledger.reserve(**place, transfer="t2", source="a:1", order=6).outcome == "mine"
+    dynamo.ledger.reserve(**place, transfer="t1", claim=FIRST, source="a:1", order=5)
+    at_once(lambda _: dynamo.ledger.release(**place, transfer="t1", claim=FIRST, delivered=True))
+    assert dynamo.ledger.reserve(**place, transfer="t2", claim=FIRST, source="a:1", order=4).outcome == "superseded"
+    assert dynamo.ledger.reserve(**place, transfer="t2", claim=FIRST, source="a:1", order=6).outcome == "mine"

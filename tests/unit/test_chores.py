@@ -158,7 +158,7 @@ def test_reconciliation_finds_what_must_not_be() -> None:
     world = World()
     world.server("s3-a").put("in/a.bin", b"x")
     done = world.until_rest(world.submit("s3-a", "sftp-b"))
-    world.ledger.reserve(endpoint="sftp-b", path=done.destination.path, transfer=done.id, source="s", order=0)
+    world.ledger.reserve(endpoint="sftp-b", path=done.destination.path, transfer=done.id, claim=done.claim, source="s", order=0)
     world.ownership.trip("ack", Transient("the peer is gone", reason="peer_unreachable", counts=False), times=99)
     stuck = world.submit("s3-a", "sftp-b", to="out/b.bin")
     world.deliver_message(world.queue.popleft())

@@ -215,7 +215,7 @@ def test_a_later_transfer_to_one_path_waits_visibly(world: World) -> None:
     world.server("s3-a").put("in/a.bin", b"one")
     world.server("s3-a").put("in/b.bin", b"two")
     first = world.submit("s3-a", "sftp-b", conflict="overwrite")
-    world.ledger.reserve(endpoint="sftp-b", path=remote_path("out/a.bin"), transfer=first.id, source="s", order=0)
+    world.ledger.reserve(endpoint="sftp-b", path=remote_path("out/a.bin"), transfer=first.id, claim=first.claim, source="s", order=0)
     world.queue.clear()
     second = world.submit("s3-a", "sftp-b", path="in/b.bin", conflict="overwrite")
     world.queue += world.deliver_message(world.queue.popleft())
@@ -251,7 +251,7 @@ def test_a_reservation_of_a_dead_transfer_is_taken_over(world: World) -> None:
     world.server("s3-a").put("in/a.bin", b"x")
     dead = world.until_rest(world.submit("s3-a", "sftp-b", path="in/none.bin"))
     assert dead.state is State.DEAD
-    world.ledger.reserve(endpoint="sftp-b", path=remote_path("out/a.bin"), transfer=dead.id, source="s", order=0)
+    world.ledger.reserve(endpoint="sftp-b", path=remote_path("out/a.bin"), transfer=dead.id, claim=dead.claim, source="s", order=0)
     assert world.until_rest(world.submit("s3-a", "sftp-b")).state is State.SETTLED
 
 

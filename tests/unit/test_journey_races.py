@@ -96,7 +96,7 @@ def test_who_waits_for_a_path_keeps_no_endpoint_shut(world: World) -> None:
     """A transfer that probes an endpoint, and then waits for another one's path, leaves the probe to the next."""
     world.server("s3-a").put("in/a.bin", b"x")
     held = world.submit("s3-a", "s3-b", path="in/none.bin", to="out/taken.bin")
-    world.ledger.reserve(endpoint="s3-b", path=held.destination.path, transfer=held.id, source="another", order=0)
+    world.ledger.reserve(endpoint="s3-b", path=held.destination.path, transfer=held.id, claim=held.claim, source="another", order=0)
     for _ in range(5):
         world.limits.failed("s3-b", reason="unreachable")
     world.clock.advance(15)
@@ -156,3 +156,18 @@ def test_a_decision_that_broke_off_is_taken_again_not_redriven(world: World) -> 
     decide(world.engine, TENANT, transfer.id, Decision.DELIVER, by="op", why="the receiver has nothing")
     assert world.until_rest(transfer).state is State.SETTLED
     assert server.appeared["out/a.bin"] == 1
+
+
+def test_a_delivery_that_goes_on_without_its_path_reserves_it_first(world: World) -> None:
+    """A switch that broke off may have brought the row alone: while another transfer has the path, nothing is written."""
+    world.server("s3-a").put("in/a.bin", b"x" * 9000)
+    transfer = world.submit("s3-a", "s3-b")
+    world.deliver_message(world.queue.popleft())
+    row = world.ledger.load(transfer.id)
+    assert row.state is State.DELIVERING
+    path = row.destination.path
+    other = world.submit("s3-a", "s3-b", path="in/b.bin", to="out/a.bin")
+    world.ledger.release(endpoint="s3-b", path=path, transfer=row.id, claim=row.claim, delivered=False)
+    world.ledger.reserve(endpoint="s3-b", path=path, transfer=other.id, claim=other.claim, source="another", order=0)
+    world.deliver_message(Message(step=Step.DELIVER, ids=(transfer.id,)))
+    assert world.ledger.load(transfer.id).reason == "destination_reserved"

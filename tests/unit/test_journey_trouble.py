@@ -122,7 +122,8 @@ def test_a_path_that_others_take_over_again_and_again_is_waited_for(world: World
     taken = iter(dead)
 
     def take_it() -> None:
-        world.ledger.reserve(endpoint="sftp-b", path=path, transfer=next(taken).id, source="s", order=1)
+        holder = next(taken)
+        world.ledger.reserve(endpoint="sftp-b", path=path, transfer=holder.id, claim=holder.claim, source="s", order=1)
 
     take_it()
     once(world, "ledger.release:after", take_it, times=2)

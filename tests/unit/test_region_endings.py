@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from eft.domain.ownership import Intent, JournalEntry, Mode
@@ -9,7 +11,7 @@ from eft.domain.transfer import State, Step, Transfer
 from eft.errors import LostOwnership, Permanent, Transient
 from eft.journey.held import Decision, decide
 from eft.journey.messages import next_message
-from eft.journey.operate import cancel, redrive, take
+from eft.journey.operate import cancel, redrive, run_flow, take
 from eft.journey.reserve import version_of
 from eft.journey.upkeep import expire_staging
 from eft.regions.adoption import adopt
@@ -257,9 +259,10 @@ def committing(pair: Pair, *, conflict: str = "fail") -> tuple[int, World, World
 def test_what_is_recovered_in_another_region_waits_for_its_path(pair: Pair) -> None:
     """While another transfer has the path there, the token is not committed."""
     number, _, other, transfer = committing(pair)
-    other.ledger.create(transfer.with_(id=f"{transfer.id[:2]}{'0' * 30}", region_epoch=2))
+    another = transfer.with_(id=f"{transfer.id[:2]}{'0' * 30}", region_epoch=2)
+    other.ledger.create(another)
     path = transfer.destination.path
-    other.ledger.reserve(endpoint="sftp-b", path=path, transfer=f"{transfer.id[:2]}{'0' * 30}", source="another", order=0)
+    other.ledger.reserve(endpoint="sftp-b", path=path, transfer=another.id, claim=another.claim, source="another", order=0)
     other.queue += adopt(other.engine, number)
     assert [message.step for message in other.deliver_message(other.queue.popleft())] == [Step.DELIVER]
     row = other.ledger.load(transfer.id)
@@ -368,16 +371,20 @@ def test_an_index_that_lags_revives_nothing_that_was_given_up(pair: Pair) -> Non
 # -- what was delivered, and in which order ----------------------------------------------------------------------------
 
 
-def versions(home: World) -> tuple[Transfer, Transfer]:
-    """Has home deliver a file's second version before its first, which waits."""
-    older = home.submit("s3-a", "sftp-b", conflict="overwrite")
-    waits = home.queue.popleft()
+def versions(home: World, *, watch: Callable[[str], None] = lambda _: None) -> tuple[Transfer, Transfer]:
+    """Has home deliver the second version of a file before its first, which the bucket shows again once the second is disposed of."""
+    server = home.server("s3-a")
+    flow = home.flow("s3-a", "sftp-b", conflict="overwrite", disposition="delete")
+    first = server.files["in/a.bin"]
+    (older,) = home.deliver_message(run_flow(home.engine, flow)[0])
     home.clock.advance(10)
-    home.server("s3-a").put("in/a.bin", b"newer")
-    newer = home.submit("s3-a", "sftp-b", conflict="overwrite")
-    assert home.until_rest(newer).state is State.SETTLED
-    home.queue.append(waits)
-    return older, newer
+    server.put("in/a.bin", b"newer")
+    (newer,) = home.deliver_message(run_flow(home.engine, flow)[0])
+    home.server("sftp-b").watch = watch
+    home.deliver_message(newer)
+    home.server("sftp-b").watch = lambda _: None
+    server.files["in/a.bin"] = first
+    return home.ledger.load(older.ids[0]), home.ledger.load(newer.ids[0])
 
 
 @pytest.mark.parametrize("way", ["promote", "hand over", "promote, rejoin"])
@@ -412,14 +419,7 @@ def test_nothing_begins_in_a_promoted_region_before_it_knows_what_was_delivered(
 def test_an_older_version_waits_for_a_newer_one_that_may_have_been_delivered(pair: Pair) -> None:
     """What the lost home had announced is settled first, by its token; then the older version is superseded."""
     number, home, other = home_of(pair, "sftp-b")
-    older = home.submit("s3-a", "sftp-b", conflict="overwrite")
-    home.queue.clear()
-    home.clock.advance(10)
-    home.server("s3-a").put("in/a.bin", b"newer")
-    newer = home.submit("s3-a", "sftp-b", conflict="overwrite")
-    home.server("sftp-b").watch = refuse_commits
-    home.deliver_message(home.queue.popleft())
-    home.server("sftp-b").watch = lambda _: None
+    older, newer = versions(home, watch=refuse_commits)
     assert home.ledger.load(newer.id).state is State.COMMITTING
     promote(other.engine, number, ORDER, old_home_may_be_solo=False)
     other.queue += [message for message in adopt(other.engine, number) if message.ids == (older.id,)]
@@ -438,6 +438,7 @@ def test_an_older_version_does_not_follow_what_the_old_home_delivered_alone(pair
     solo(home.engine, number, ORDER)
     older, _ = versions(home)
     promote(other.engine, number, ORDER, old_home_may_be_solo=True)
+    assert list(adopt(other.engine, number)) == []
     pair.link.cut = False
     rejoin(other.engine, number, ORDER)
     work_on(other, number)

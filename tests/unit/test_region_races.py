@@ -56,17 +56,43 @@ def test_a_switch_takes_reservations_along(pair: Pair) -> None:
     first = home.submit("s3-a", "sftp-b", path="in/large.bin")
     home.deliver_message(home.queue.popleft())
     assert home.ledger.holder("sftp-b", "out/a.bin") == first.id
+    for _ in range(9):
+        # More claims than it will take in the other region, whose ledger counts them anew; each lapses at once.
+        home.ledger.claim(first.id, worker="w", now=home.clock.now(), lease=-SMALL.lease, force=True)
     drain(home.engine, number, ORDER)
     hand_over(home.engine, number, ORDER)
     assert home.ledger.holder("sftp-b", "out/a.bin") is None
-    home.ledger.reserve(endpoint="sftp-b", path=first.destination.path, transfer=first.id, source="left behind", order=0)
+    home.ledger.reserve(endpoint="sftp-b", path=first.destination.path, transfer=first.id, claim=first.claim, source="left behind", order=0)
     other.queue += next_message(other.ledger.load(first.id))
     other.until_rest(first)
+    assert other.ledger.holder("sftp-b", "out/a.bin") is None
     home.server("sftp-b").files.clear()
     drain(other.engine, number, ORDER)
     hand_over(other.engine, number, ORDER)
     second = home.submit("s3-a", "sftp-b")
     assert home.until_rest(second).state is State.SETTLED
+
+
+def test_a_switch_leaves_a_path_to_the_worker_that_was_faster(pair: Pair) -> None:
+    """Between a row's arrival and its reservation it was claimed there, and the path reserved: the switch goes on."""
+    number, home, other = home_of(pair, "sftp-b")
+    home.server("s3-a").put("in/large.bin", b"z" * 9000)
+    first = home.submit("s3-a", "sftp-b", path="in/large.bin")
+    home.deliver_message(home.queue.popleft())
+    path, engine, arrives = first.destination.path, other.engine, other.ledger.adopt
+
+    def faster(transfer: Transfer) -> bool:
+        done = arrives(transfer)
+        now = engine.ledger.claim(transfer.id, worker="w", now=engine.clock.now(), lease=engine.tuning.lease)
+        assert now is not None
+        engine.ledger.reserve(endpoint="sftp-b", path=path, transfer=transfer.id, claim=now.claim, source="s", order=0)
+        return done
+
+    other.ledger.adopt = faster  # type: ignore[method-assign]
+    drain(home.engine, number, ORDER)
+    hand_over(home.engine, number, ORDER)
+    assert other.until_rest(first).state is State.SETTLED
+    assert other.ledger.holder("sftp-b", "out/a.bin") is None
 
 
 def test_a_hand_over_once_begun_is_not_taken_back(pair: Pair) -> None:
