@@ -1,6 +1,8 @@
-"""The short way to AWS: whatever it cannot make sense of is left to boto3."""
+"""The short way to AWS: it goes where boto3 goes, and whatever it cannot make sense of is left to boto3."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,11 +12,36 @@ from eft.adapters.s3.direct import S3Direct
 from eft.domain.fingerprint import Fingerprint, RemoteFile
 from eft.domain.names import remote_path
 from eft.errors import Transient
-from tests.contract.buckets import MOTO_KEYS, REGION, Bucket, serving
+from tests.contract.buckets import MOTO_KEYS, REGION, Bucket, answer, serving
 from tests.contract.store_suite import content_of
+
+if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 HEAD = {"Content-Length": "3", "Last-Modified": "Sun, 29 Nov 2026 11:00:00 GMT", "ETag": '"e"'}
 XML = "text/xml; charset=utf-8"
+
+
+@pytest.mark.parametrize("region", ["us-gov-west-1", "us-east-1", "us-west-2", "eu-central-1"])
+@pytest.mark.parametrize("endpoint_url", [None, "http://store.test:9000", "https://store.test/"])
+@pytest.mark.parametrize("bucket", ["plain", "with.dots"])
+@pytest.mark.parametrize("key", ["key", "a b+c%20d~e", "a//b", "ünï/☃", "a?b#c&d=e;f@g:h!*'()"])
+def test_both_ways_lead_to_the_same_address(region: str, endpoint_url: str | None, bucket: str, key: str) -> None:
+    """An object has one address, in the bucket's own region, and one scope of the signature, whichever way is taken."""
+    seen: set[tuple[str, str]] = set()
+
+    def note(request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        signed = request.headers["Authorization"]
+        seen.add((request.url, str(signed.decode() if isinstance(signed, bytes) else signed).split(",")[0]))
+        return answer(200, HEAD, b"")
+
+    session = AwsSession(region=region, endpoint_url=endpoint_url, keys=MOTO_KEYS)
+    events: Any = session.s3().meta.events
+    events.register("before-send.s3.HeadObject", note)
+    assert session.beside("s3", S3Direct).head(bucket, key) is not None
+    session.s3().head_object(Bucket=bucket, Key=key)
+    assert len(seen) == 1
+    assert region in seen.pop()[1]
 
 
 @pytest.mark.parametrize(
@@ -83,6 +110,22 @@ def test_a_body_cut_short_is_never_taken_for_the_whole() -> None:
     assert error.value.reason == "aws_unavailable"
     assert error.value.endpoint == "ep1"
     assert content.startswith(bytes(got))
+
+
+def test_a_session_is_renewed_at_any_moment() -> None:
+    """What is built beside a client has that client's session, whatever another thread renews meanwhile."""
+
+    class Renewed(AwsSession):
+        def _client(self, service: str) -> Any:  # noqa: ANN401 - as botocore makes it
+            client = super()._client(service)
+            self.renew()
+            return client
+
+    session = Renewed(region=REGION, keys=MOTO_KEYS)
+    made = session.beside("s3", S3Direct)
+    assert session.beside("s3", S3Direct) is made
+    session.renew()
+    assert session.beside("s3", S3Direct) is not made
 
 
 def _direct(url: str) -> S3Direct:
