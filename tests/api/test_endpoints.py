@@ -480,6 +480,22 @@ def test_remove(acme: Client, world: World) -> None:
     problem(acme.delete(base), 404, "endpoint_unknown")
 
 
+@pytest.mark.parametrize("error", [Conflict("changed", reason="revision_differs"), Transient("later")])
+def test_remove_with_a_lost_answer(acme: Client, world: World, error: Exception) -> None:
+    """A row that is gone although the answer was lost leaves no secret behind; one that stands keeps its own."""
+    made = onboard(acme, sftp())
+    base = f"{PATH}/{made['id']}"
+    ref = world.registry.endpoint("acme", made["id"]).secret
+    assert ref is not None
+    world.registry.trip("remove_endpoint", error)
+    assert acme.delete(base).status_code >= 400
+    assert world.secrets.get(ref).password is not None
+    world.registry.trip("remove_endpoint", error, after=True)
+    assert acme.delete(base).status_code == 204
+    with pytest.raises(Permanent, match="no secret"):
+        world.secrets.get(ref)
+
+
 def test_remove_while_used(acme: Client) -> None:
     """An endpoint that a flow uses, as source or destination, is not removed, and the answer names the flow; afterwards it is."""
     source, destination = onboard(acme, sftp()), onboard(acme, s3())
