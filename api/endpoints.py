@@ -43,7 +43,7 @@ from api.schemas.endpoints import (
     Warned,
 )
 from eft.domain.endpoint import Endpoint, HostKey, S3Endpoint, SecretRef, SftpEndpoint
-from eft.errors import Conflict, EftError
+from eft.errors import Conflict, EftError, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -162,7 +162,12 @@ def remove(endpoint_id: str) -> None:
             status=HTTPStatus.CONFLICT,
             reason="endpoint_in_use",
         )
-    core.registry.remove_endpoint(present.tenant, present.id, revision=present.revision)
+    try:
+        core.registry.remove_endpoint(present.tenant, present.id, revision=present.revision)
+    except EftError:
+        # After a lost answer the row is gone all the same, and nobody would ever name its secret again.
+        if not _gone(present):
+            raise
     _forget(present.secret)
 
 
@@ -325,6 +330,14 @@ def _flows_using(endpoint_id: str) -> Iterator[str]:
         cursor = page.cursor
         if cursor is None:
             return
+
+
+def _gone(endpoint: Endpoint) -> bool:
+    try:
+        engine().registry.endpoint(endpoint.tenant, endpoint.id)
+    except NotFound:
+        return True
+    return False
 
 
 def _forget(secret: SecretRef | None) -> None:

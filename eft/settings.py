@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eft.domain.ownership import PeerLoss
-from eft.domain.parts import MIB
+from eft.domain.parts import LARGEST_HELD, MIB
 from eft.ports import Tuning
 
 
@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     """Live monitoring; without it everything works but Flower."""
 
-    part_size: int = Field(default=8 * MIB, ge=5 * MIB)
+    part_size: int = Field(default=8 * MIB, ge=5 * MIB, le=LARGEST_HELD)
     inline_size: int = 16 * MIB
     lane_width: int = Field(default=4, ge=1, le=64)
     lane_threshold: int = Field(default=4, ge=2)

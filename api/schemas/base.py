@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import ipaddress
+import re
+import socket
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -45,10 +49,53 @@ def _root(value: str) -> str:
     return value
 
 
+_LABELS: Final = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+def _host(value: str) -> str:
+    address = _as_address(value)
+    if address is not None and (address.is_link_local or address.is_unspecified or address.is_multicast):
+        msg = "is an address at which no server of yours can be"
+        raise ValueError(msg)
+    return value
+
+
+def _store_address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if port == 0 or not (_LABELS.fullmatch(host) or (":" in host and _as_address(host) is not None)):
+        msg = "is no address such as https://store.example:9000"
+        raise ValueError(msg)
+    _host(host)
+    return value
+
+
+def _as_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Returns the IP address that a host is written as, in the old short and numeric forms too, which resolvers still take."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
 Line = Annotated[str, StringConstraints(min_length=1, max_length=120), AfterValidator(printable)]
 """One line of text."""
-Host = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9_:]([A-Za-z0-9._:-]*[A-Za-z0-9._:])?$")]
-"""A DNS name or an IP address."""
+Host = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9_:]([A-Za-z0-9._:-]*[A-Za-z0-9._:])?$"),
+    AfterValidator(_host),
+]
+"""A DNS name or an IP address; none that is link-local, as the metadata of a machine is."""
+StoreAddress = Annotated[str, StringConstraints(max_length=2048, pattern=r"^https?://[^\s/?#@]+/?$"), AfterValidator(_store_address)]
+"""Scheme, host and port of an S3-compatible store; the same hosts as for `Host`."""
 Directory = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_root)]
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_file_path)]
 """A path below an endpoint's root: no `.` or `..`, no control character, at most 255 bytes in one component."""

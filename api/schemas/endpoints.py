@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, Field, SecretStr, StringConstraints, model_validator
 
 from api.keys import check_private_key
-from api.schemas.base import Asked, Directory, Host, Line, Shown, printable
+from api.schemas.base import Asked, Directory, Host, Line, Shown, StoreAddress, printable
 from eft.domain.endpoint import Bandwidth, Credential, HostKey, RenameMode
 
 MAX_KEYS = 20
@@ -96,7 +96,7 @@ class S3Fields(Asked):
     region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")]
     role_arn: str | None = Field(default=None, max_length=2048, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+$")
     kms_key: str | None = Field(default=None, max_length=2048, pattern=r"^[\w:/-]+$")
-    endpoint_url: str | None = Field(default=None, max_length=2048, pattern=r"^https?://[^\s/?#@]+/?$")
+    endpoint_url: StoreAddress | None = None
     max_connections: int = Field(default=8, ge=1, le=256)
     bandwidth: tuple[Bandwidth, ...] = Field(default=(), max_length=20)
     """Times of day in which less may pass, all transfers together."""

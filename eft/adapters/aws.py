@@ -123,11 +123,14 @@ class AwsSession:
 
     def beside(self, service: str, build: Callable[[botocore.session.Session, Any], T]) -> T:
         """Returns what `build` makes beside a service's client, once for as long as that lives."""
-        client, name = self._client(service), f"beside {service}"
+        self._after_fork()
+        name = f"beside {service}"
         if (made := self._clients.get(name)) is None:
+            # Client and session in one go: another thread may renew this session at any time.
             with self._lock:
-                made = self._clients.get(name) or build(cast("botocore.session.Session", self._session), client)
-                self._clients[name] = made
+                if (made := self._clients.get(name)) is None:
+                    client = self._built(service)
+                    made = self._clients[name] = build(cast("botocore.session.Session", self._session), client)
         return cast("T", made)
 
     def resolve_credential(self) -> None:
@@ -154,11 +157,14 @@ class AwsSession:
         if (client := self._clients.get(service)) is None:
             # Clients are built from shared, unlocked caches of its session; built clients are thread-safe.
             with self._lock:
-                if (client := self._clients.get(service)) is None:
-                    self._session = self._session or self._new_session()
-                    client = self._clients[service] = self._session.create_client(
-                        service, endpoint_url=self.endpoint_url, config=self._config
-                    )
+                client = self._built(service)
+        return client
+
+    def _built(self, service: str) -> Any:  # noqa: ANN401 - as above
+        """Returns the client, built if there is none; the caller holds the lock."""
+        if (client := self._clients.get(service)) is None:
+            self._session = self._session or self._new_session()
+            client = self._clients[service] = self._session.create_client(service, endpoint_url=self.endpoint_url, config=self._config)
         return client
 
     def _after_fork(self) -> None:
@@ -236,7 +242,8 @@ def _config(endpoint_url: str | None, *, connections: int, read_timeout: timedel
         user_agent_extra="eft",
         # A body is hashed for its signature only where TLS does not protect it already.
         s3={
-            "addressing_style": "auto" if endpoint_url is None else "path",
+            # As `auto`, but that signed addresses name the region's host too, which the short way takes its addresses from.
+            "addressing_style": "virtual" if endpoint_url is None else "path",
             "payload_signing_enabled": endpoint_url is not None and not endpoint_url.startswith("https://"),
         },
         # Checksums are ours, over the whole object; botocore's default adds another one to each request.

@@ -8,6 +8,7 @@ boto3, which tries again and says what is wrong. So this is only for what boto3,
 from __future__ import annotations
 
 import json
+import os
 import socket
 from base64 import b64encode
 from collections.abc import Mapping
@@ -41,7 +42,8 @@ class Direct:
         self._session = session
         self._service = client.meta.service_model.service_id.hyphenize()
         self._http = URLLib3Session(
-            verify=session.get_config_variable("ca_bundle") or True,
+            # In the order in which botocore's own clients look for it.
+            verify=session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
             proxies=get_environ_proxies(client.meta.endpoint_url),
             timeout=timeout,
             max_pool_connections=config.max_pool_connections,
@@ -57,8 +59,9 @@ class Direct:
             "Content-Type": f"application/x-amz-json-{model['jsonVersion']}",
         }
         body = json.dumps(call, default=_base64).encode()
-        answer = self.ask(operation, AWSRequest("POST", f"{self.client.meta.endpoint_url}/", headers=headers, data=body), SigV4Auth)
-        if answer is None or int(answer.headers.get("x-amz-crc32") or crc32(answer.content)) != crc32(answer.content):
+        address = f"{self.client.meta.endpoint_url.rstrip('/')}/"
+        answer = self.ask(operation, AWSRequest("POST", address, headers=headers, data=body), SigV4Auth)
+        if answer is None or answer.headers.get("x-amz-crc32") not in {None, str(crc32(answer.content))}:
             return None
         try:
             told = json.loads(answer.content)

@@ -12,6 +12,8 @@ MAX_PARTS = 10_000
 """Amazon S3 User Guide, "Amazon S3 multipart upload limits"."""
 MIN_PART_SIZE = 5 * MIB
 MAX_PART_SIZE = 5 * 1024 * MIB
+LARGEST_HELD = 128 * MIB
+"""Bytes of a part that a worker holds in memory until it is sent to a bucket: files of up to 1.2 TiB, at 10,000 parts."""
 
 
 @dataclass(frozen=True, slots=True)

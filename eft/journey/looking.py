@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -12,10 +12,13 @@ from eft.domain.endpoint import Endpoint
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow
 from eft.domain.memory import Look, Memory, mark
+from eft.errors import Transient
 from eft.journey.accept import found_id, refused_id
 from eft.ports import Engine, Source
 
 SIDECAR: Final = ".sha256"
+LONGEST_LISTING: Final = timedelta(minutes=15)
+"""How long a source may go on showing names: one that never ends would keep a worker's, or the API's, thread for ever."""
 Window = tuple[datetime, datetime]
 Beside = dict[int, datetime | None]
 
@@ -64,11 +67,10 @@ class Looking:
 
     def names(self) -> Iterator[Seen]:
         """Yields a verdict on each name that the source shows, as the listing comes."""
-        selection = self._flow.selection
         with self._engine.stores.open(self._source) as store:
             # Markers first: a file whose marker was there before the file was looked at is whole as it is looked at.
             beside = self._markers(store)
-            for entry in store.list(selection.directory, recursive=selection.recursive):
+            for entry in self._listed(store):
                 if isinstance(entry, RefusedName):
                     yield self._refused(entry)
                 else:
@@ -90,13 +92,30 @@ class Looking:
             stored=self._before.stored,
         )
 
+    def _listed(self, store: Source) -> Iterator[RemoteFile | RefusedName]:
+        """Yields what the source shows.
+
+        Raises:
+            Transient: `listing_too_slow`, which counts against the endpoint.
+        """
+        clock, selection = self._engine.clock, self._flow.selection
+        until = clock.monotonic() + LONGEST_LISTING.total_seconds()
+        for entry in store.list(selection.directory, recursive=selection.recursive):
+            if clock.monotonic() > until:
+                msg = f"listing '{selection.directory}' has not ended within {LONGEST_LISTING}; select a smaller directory"
+                raise Transient(msg, reason="listing_too_slow", endpoint=self._source.id)
+            yield entry
+
     def _markers(self, store: Source) -> Beside | None:
         """Returns when all markers and sidecars were modified, by hashes of their paths; None where the flow asks for none."""
         selection = self._flow.selection
         if selection.stability.done_marker is None and not self._flow.policy.sidecar:
             return None
-        listed = store.list(selection.directory, recursive=selection.recursive)
-        return {hash(entry.path): entry.modified for entry in listed if isinstance(entry, RemoteFile) and self._is_beside(entry.path)}
+        return {
+            hash(entry.path): entry.modified
+            for entry in self._listed(store)
+            if isinstance(entry, RemoteFile) and self._is_beside(entry.path)
+        }
 
     def _is_beside(self, path: str) -> bool:
         return self._flow.selection.is_marker(path.rpartition("/")[2]) or (self._flow.policy.sidecar and path.endswith(SIDECAR))

@@ -155,6 +155,9 @@ def test_secret_nowhere(acme: Client, world: World, caplog: pytest.LogCaptureFix
         ({"host": "evil.test/path"}, "/host"),
         ({"host": "-oProxyCommand=x"}, "/host"),
         ({"host": "x" * 254}, "/host"),
+        ({"host": "169.254.169.254"}, "/host"),
+        ({"host": "2852039166"}, "/host"),
+        ({"host": "fe80::1"}, "/host"),
         ({"port": 0}, "/port"),
         ({"port": 65536}, "/port"),
         ({"port": "22"}, "/port"),
@@ -213,6 +216,19 @@ def test_bad_sftp(acme: Client, world: World, changes: dict[str, Any], field: st
         ({"endpoint_url": "ftp://x"}, "/endpoint_url"),
         ({"endpoint_url": "https://user:password@minio.test"}, "/endpoint_url"),
         ({"endpoint_url": "https://minio.test/path"}, "/endpoint_url"),
+        ({"endpoint_url": "https://minio.test:99999"}, "/endpoint_url"),
+        ({"endpoint_url": "https://minio.test:0"}, "/endpoint_url"),
+        ({"endpoint_url": "https://mi_nio.test"}, "/endpoint_url"),
+        ({"endpoint_url": "https://mi\0nio.test"}, "/endpoint_url"),
+        ({"endpoint_url": "https://münio.test"}, "/endpoint_url"),
+        ({"endpoint_url": "https://[::1"}, "/endpoint_url"),
+        ({"endpoint_url": "https://[nonsense]"}, "/endpoint_url"),
+        ({"endpoint_url": "http://169.254.169.254"}, "/endpoint_url"),
+        ({"endpoint_url": "http://2852039166"}, "/endpoint_url"),
+        ({"endpoint_url": "http://0xa9.0376.43518"}, "/endpoint_url"),
+        ({"endpoint_url": "http://[::ffff:169.254.170.2]:80"}, "/endpoint_url"),
+        ({"endpoint_url": "http://[fe80::1]"}, "/endpoint_url"),
+        ({"endpoint_url": "http://0.0.0.0:9000"}, "/endpoint_url"),
         ({"kms_key": "a b"}, "/kms_key"),
         ({"credential": {"access_key_id": "a"}}, "/credential/secret_access_key"),
         ({"credential": {"password": "x"}}, "/credential/password"),
@@ -222,6 +238,14 @@ def test_bad_sftp(acme: Client, world: World, changes: dict[str, Any], field: st
 def test_bad_s3(acme: Client, changes: dict[str, Any], field: str) -> None:
     """Each bad value of an S3 endpoint is refused with 422 that names its field."""
     assert field in fields(problem(acme.post(PATH, s3(**changes)), 422, "request_invalid"))
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9000", "https://[2001:db8::1]:9000", "https://10.0.0.7/", "https://minio", "https://a-b.minio.test:443"]
+)
+def test_a_stores_address(acme: Client, address: str) -> None:
+    """Names and addresses of stores are taken as they are written, private ones too."""
+    assert onboard(acme, s3(endpoint_url=address))["endpoint_url"] == address
 
 
 def test_private_keys(acme: Client, private_key: Callable[..., str]) -> None:
@@ -454,6 +478,22 @@ def test_remove(acme: Client, world: World) -> None:
         world.secrets.get(ref)
     problem(acme.get(base), 404, "endpoint_unknown")
     problem(acme.delete(base), 404, "endpoint_unknown")
+
+
+@pytest.mark.parametrize("error", [Conflict("changed", reason="revision_differs"), Transient("later")])
+def test_remove_with_a_lost_answer(acme: Client, world: World, error: Exception) -> None:
+    """A row that is gone although the answer was lost leaves no secret behind; one that stands keeps its own."""
+    made = onboard(acme, sftp())
+    base = f"{PATH}/{made['id']}"
+    ref = world.registry.endpoint("acme", made["id"]).secret
+    assert ref is not None
+    world.registry.trip("remove_endpoint", error)
+    assert acme.delete(base).status_code >= 400
+    assert world.secrets.get(ref).password is not None
+    world.registry.trip("remove_endpoint", error, after=True)
+    assert acme.delete(base).status_code == 204
+    with pytest.raises(Permanent, match="no secret"):
+        world.secrets.get(ref)
 
 
 def test_remove_while_used(acme: Client) -> None:

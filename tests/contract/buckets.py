@@ -165,10 +165,11 @@ def serving(status: int, headers: dict[str, str], body: bytes) -> Iterator[str]:
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
             self.close_connection = True
 
-        do_GET = do_POST = _answer  # noqa: N815 - http.server looks these names up
+        do_GET = do_HEAD = do_POST = _answer  # noqa: N815 - http.server looks these names up
 
         def log_message(self, *_: object) -> None:
             """The test speaks."""

@@ -16,7 +16,7 @@ from eft.adapters.s3.store import S3Staging
 from eft.domain.checksum import crc64nvme, whole_crc64nvme
 from eft.domain.fingerprint import Fingerprint, RefusedName, RemoteFile
 from eft.domain.names import remote_path
-from eft.domain.parts import MIB, MIN_PART_SIZE, PartDone, PartPlan
+from eft.domain.parts import LARGEST_HELD, MIB, MIN_PART_SIZE, PartDone, PartPlan, plan_parts
 from eft.domain.transfer import Upload
 from eft.errors import NotFound, Permanent, Transient
 from eft.ports import CommitOutcome, Source
@@ -587,3 +587,21 @@ def test_finds_objects_past_their_time(bucket: Bucket) -> None:
     assert file.path == "t/1/1"
     assert bucket.store.remove_version(file) is True
     assert bucket.get("t/1/1") is None
+
+
+def test_a_claimed_size_takes_no_memory(moto: Bucket) -> None:
+    """A source that claims more than can be streamed is refused before a byte of it is held; the largest part that fits is planned for."""
+    store, path = moto.store, remote_path("vast.bin")
+    taken: list[int] = []
+    plan = plan_parts(2**60, part_size=8 * MIB)
+    token = store.mint(path, token=path, transfer=TRANSFER, size=plan.size, create_directories=False)
+
+    def endless() -> Iterator[bytes]:
+        for number in range(64):
+            taken.append(number)
+            yield bytes(MIB)
+
+    with pytest.raises(Permanent) as error, store.upload(Upload(attempt=1, token=token, path=path, plan=plan), fresh=True) as uploading:
+        uploading.write(plan.part(1), endless())
+    assert (error.value.reason, taken) == ("file_too_large", [])
+    assert plan_parts(2**40, part_size=8 * MIB).part_size <= LARGEST_HELD

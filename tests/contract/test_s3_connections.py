@@ -192,6 +192,33 @@ def test_staging_is_the_engines_own(aws: Aws, secrets: FakeSecrets, monkeypatch:
     assert bucket.get("staged/t/1/1") == b"staged"
 
 
+@pytest.mark.parametrize("address", [None, "http://stand-in.test"])
+def test_staging_is_no_customers_bucket(moto: Bucket, secrets: FakeSecrets, address: str | None) -> None:
+    """The staging bucket, where other customers' files lie, is neither opened nor tested for an endpoint, whatever its credential."""
+    opened = connections(secrets, endpoint_url=address, bucket=moto.name)
+    ref = secrets.put(tenant="t", endpoint="ep1", credential=keys("a", "b"))
+    for more in ({}, {"secret": ref}, {"role_arn": ROLE}):
+        named = endpoint(moto, endpoint_url=address, **more)
+        with pytest.raises(Permanent) as error, opened.open(named):
+            pass
+        assert error.value.reason == "bucket_reserved"
+        assert checks(opened.probe(named)) == {"credential": False}
+
+
+def test_the_engines_credential_goes_to_no_address_of_a_customer(moto: Bucket, secrets: FakeSecrets) -> None:
+    """A store at an address of its own is asked with the customer's credential or role, never with the engine's."""
+    opened = connections(secrets, endpoint_url="http://stand-in.test")
+    named = endpoint(moto, endpoint_url="http://store.test")
+    with pytest.raises(Permanent) as error, opened.open(named):
+        pass
+    assert error.value.reason == "credential_missing"
+    assert checks(opened.probe(named)) == {"credential": False}
+    with opened.open(endpoint(moto, endpoint_url="http://stand-in.test")) as store:
+        assert store.session.keys is None
+    with opened.open(endpoint(moto, endpoint_url="http://store.test", role_arn=ROLE)) as store:
+        assert store.session.role is not None
+
+
 def test_objects_are_encrypted_under_the_endpoints_key(moto: Bucket, secrets: FakeSecrets) -> None:
     """What is delivered to an endpoint with a KMS key is encrypted under that key, copies for the archive too."""
     key = "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"

@@ -268,6 +268,44 @@ def answering(status: int, headers: dict[str, str], body: bytes) -> Iterator[Buc
         yield Bucket(AwsSession(region=REGION, endpoint_url=url, keys=MOTO_KEYS, tries=1), "b")
 
 
+ENTRY = "<Key>{key}</Key><Size>{size}</Size><LastModified>{at}</LastModified><ETag>e</ETag>"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "<Key>a</Key>",
+        ENTRY.format(key="a", size="x", at="2026-01-01T00:00:00Z"),
+        ENTRY.format(key="a", size="-1", at="2026-01-01T00:00:00Z"),
+        ENTRY.format(key="a", size="1", at="soon"),
+    ],
+)
+def test_a_listing_that_makes_no_sense_is_the_stores_fault(entry: str) -> None:
+    """What a store says of its objects and cannot be, is worth another try, and counts against its endpoint."""
+    body = f"<ListBucketResult><Contents>{entry}</Contents></ListBucketResult>".encode()
+    headers = {"Content-Type": "application/xml", "Content-Length": str(len(body))}
+    with answering(200, headers, body) as bucket, pytest.raises(Transient) as error:
+        list(bucket.store.list("", recursive=True))
+    assert (error.value.reason, error.value.endpoint) == ("answer_malformed", "ep1")
+
+
+def test_what_is_listed_without_a_key_is_nothing() -> None:
+    """An entry without a key is no file."""
+    body = b"<ListBucketResult><Contents><Size>5</Size></Contents></ListBucketResult>"
+    with answering(200, {"Content-Type": "application/xml", "Content-Length": str(len(body))}, body) as bucket:
+        assert list(bucket.store.list("", recursive=True)) == []
+
+
+@pytest.mark.parametrize("wrong", [{"ETag": None}, {"Last-Modified": None}, {"Last-Modified": "soon"}, {"Content-Length": "x"}])
+def test_headers_that_make_no_sense_are_the_stores_fault(wrong: dict[str, str | None]) -> None:
+    """An object whose headers lack what tells its version, or hold what cannot be, is worth another try."""
+    right = {"Content-Length": "3", "Last-Modified": "Sun, 29 Nov 2026 11:00:00 GMT", "ETag": '"e"'}
+    headers = {name: value for name, value in {**right, **wrong}.items() if value is not None}
+    with answering(200, headers, b"") as bucket, pytest.raises(Transient) as error:
+        bucket.store.stat(remote_path("a.bin"))
+    assert (error.value.reason, error.value.endpoint) == ("answer_malformed", "ep1")
+
+
 def a_file(size: int) -> RemoteFile:
     """A pinned file."""
     return RemoteFile(path=remote_path("a.bin"), fingerprint=Fingerprint(size=size, etag="e"))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import timedelta
+
 import pytest
 
 from eft.domain.fingerprint import Fingerprint, RefusedName
 from eft.domain.transfer import State, Step
 from eft.errors import NotFound, Permanent
 from eft.journey.discover import after_failed_discover, discover
+from eft.journey.looking import LONGEST_LISTING
 from eft.journey.operate import run_flow
 from eft.journey.sweep import sweep
 from tests.fakes import START
@@ -34,6 +38,27 @@ def test_a_source_whose_breaker_is_open_is_not_listed(world: World) -> None:
     assert world.server("sftp-a").calls["list"] == 0
     assert again.step is Step.DISCOVER
     assert again.delay >= until - world.clock.now()
+
+
+@pytest.mark.parametrize("selection", [{"glob": "*.csv"}, {"glob": "*.csv", "stability": {"done_marker": "{name}.done"}}])
+def test_a_listing_that_never_ends_is_left(world: World, selection: dict[str, object]) -> None:
+    """A server that goes on showing names, however slowly, keeps nobody for ever, and its endpoint's breaker counts it."""
+
+    class Endless(list[RefusedName]):
+        def __iter__(self) -> Iterator[RefusedName]:
+            for number in range(1000):
+                world.clock.advance(timedelta(seconds=5))
+                yield RefusedName(f"{number}.bin", "is odd", Fingerprint(size=1))
+
+    world.server("sftp-a").refused = Endless()
+    flow = world.flow("sftp-a", "s3-b", selection=selection)
+    began = world.clock.now()
+    for _ in range(5):
+        (fire,) = run_flow(world.engine, flow)
+        (again,) = world.deliver_message(fire)
+        assert again.step is Step.DISCOVER
+    assert world.clock.now() - began < 6 * LONGEST_LISTING
+    assert world.limits.shut_until("sftp-a") is not None
 
 
 def test_a_long_listing_goes_on_in_the_next_slice(world: World) -> None:

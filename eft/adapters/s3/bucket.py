@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
@@ -14,7 +14,7 @@ from eft.adapters.aws_errors import code_of, translated
 from eft.adapters.s3.direct import S3Direct
 from eft.domain.fingerprint import Fingerprint, RemoteFile
 from eft.domain.names import RemotePath
-from eft.errors import NotFound, Permanent
+from eft.errors import EftError, NotFound, Permanent, Transient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -81,9 +81,23 @@ class S3Bucket:
             return {}
         return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.place.kms_key}
 
-    def translated(self) -> AbstractContextManager[None]:
-        """Raises `eft.errors` for what botocore raises in the block."""
-        return translated(f"bucket '{self.bucket}'", endpoint=self.place.endpoint, session=self.session)
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raises `eft.errors` for what botocore raises in the block.
+
+        A customer's store may answer anything: what botocore's parsers and our readers meet there is the store's fault, and transient.
+        """
+        try:
+            with translated(f"bucket '{self.bucket}'", endpoint=self.place.endpoint, session=self.session):
+                yield
+        except (KeyError, ValueError) as error:
+            if isinstance(error, EftError):
+                raise
+            raise Transient(
+                f"bucket '{self.bucket}' answers with something that makes no sense ({type(error).__name__}); it is tried again",
+                reason="answer_malformed",
+                endpoint=self.place.endpoint,
+            ) from error
 
     def pages(self, operation: _Paged, **which: Any) -> Iterator[Any]:  # noqa: ANN401 - as boto3 has it
         """Yields the pages of a listing of this bucket; errors of fetching one are ours, those of its user are not."""
@@ -120,13 +134,18 @@ class S3Bucket:
         return None if head is None or isinstance(head, str) else self.found(path, head)
 
     def found(self, path: RemotePath, head: HeadObjectOutputTypeDef) -> RemoteFile:
-        """Returns the remote file that headers speak of."""
-        fingerprint = Fingerprint(
-            size=head["ContentLength"],
-            modified=head["LastModified"],
-            etag=bare(head["ETag"]),
-            version=pinning(head.get("VersionId")),
-        )
+        """Returns the remote file that headers speak of.
+
+        Raises:
+            Transient: `answer_malformed`: they do not say what it takes.
+        """
+        with self.translated():
+            fingerprint = Fingerprint(
+                size=head["ContentLength"],
+                modified=head["LastModified"],
+                etag=bare(head["ETag"]),
+                version=pinning(head.get("VersionId")),
+            )
         return RemoteFile(path=path, fingerprint=fingerprint, transfer=head.get("Metadata", {}).get(TRANSFER_METADATA))
 
     @contextmanager

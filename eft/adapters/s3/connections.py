@@ -47,7 +47,8 @@ class S3Connections:
     """Gives `S3Store`s for endpoints and for the staging bucket. Thread-safe.
 
     `endpoint_url` is the address of an AWS stand-in, None for AWS itself; an endpoint's own address goes before it. A role is
-    assumed with the tenant's id as external id, which the customer's trust policy must ask for.
+    assumed with the tenant's id as external id, which the customer's trust policy must ask for. The engine's own credential
+    is never shown to an address that a customer named, and no endpoint opens the staging bucket, which holds everybody's files.
     """
 
     def __init__(
@@ -66,7 +67,8 @@ class S3Connections:
         """Gives the endpoint's store.
 
         Raises:
-            Permanent: `secret_missing`, `secret_malformed`; Transient: `credential_rotated`: what was refused is not current any more.
+            Permanent: `secret_missing`, `secret_malformed`; `bucket_reserved`; `credential_missing`, at an address of its own.
+            Transient: `credential_rotated`: what was refused is not current any more.
         """
         principal = self._principal(endpoint)
         try:
@@ -101,6 +103,13 @@ class S3Connections:
         return probe_bucket(store, region=endpoint.region, nonce=self._clock.nonce())
 
     def _principal(self, endpoint: S3Endpoint) -> _Principal:
+        elsewhere = endpoint.endpoint_url not in {None, self._endpoint_url}
+        if endpoint.bucket == self._staging.bucket and not elsewhere:
+            raise Permanent(f"bucket '{endpoint.bucket}' is the engine's own", reason="bucket_reserved")
+        if elsewhere and endpoint.secret is None and endpoint.role_arn is None:
+            raise Permanent(
+                f"bucket '{endpoint.bucket}' is at an address of its own, which needs a credential of its own", reason="credential_missing"
+            )
         keys = None if endpoint.secret is None else _keys(self._secrets.get(endpoint.secret), endpoint)
         role = None
         if endpoint.role_arn is not None:

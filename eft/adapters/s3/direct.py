@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -79,11 +80,14 @@ class S3Direct:
         if answer.status_code == MISSING:
             return ABSENT
         headers = answer.headers
+        length, modified, etag = _number(headers.get("Content-Length")), _time(headers.get("Last-Modified")), headers.get("ETag")
+        if length is None or modified is None or etag is None:
+            return None
         metadata = {name.lower()[len(METADATA) :]: value for name, value in headers.items() if name.lower().startswith(METADATA)}
         found: dict[str, Any] = {
-            "ContentLength": int(headers["Content-Length"]),
-            "LastModified": parsedate_to_datetime(headers["Last-Modified"]),
-            "ETag": headers["ETag"],
+            "ContentLength": length,
+            "LastModified": modified,
+            "ETag": etag,
             "Metadata": metadata,
             "VersionId": headers.get("x-amz-version-id"),
         }
@@ -96,11 +100,11 @@ class S3Direct:
         answer = self._ask("GetObject", "GET", bucket, key, query=query, headers=headers, stream=True)
         if answer is None:
             return None
-        length = answer.headers.get("Content-Length")
+        length = _number(answer.headers.get("Content-Length"))
         if answer.status_code not in {OK, PARTIAL} or length is None:
             answer.raw.close()
             return None
-        told: dict[str, Any] = {"Body": StreamingBody(answer.raw, int(length)), "ContentLength": int(length)}
+        told: dict[str, Any] = {"Body": StreamingBody(answer.raw, length), "ContentLength": length}
         return told | ({"ContentRange": answer.headers["Content-Range"]} if "Content-Range" in answer.headers else {})
 
     def begin(self, bucket: str, key: str, *, headers: Mapping[str, str]) -> str | None:
@@ -161,5 +165,20 @@ class S3Direct:
 
 def _field(answer: AWSResponse, name: str) -> str | None:
     """Returns the content of an element that occurs once; no parser of XML sees what a store sends."""
-    found = re.search(f"<{name}>([^<]*)</{name}>", answer.text)
-    return unescape(found[1]) if found else None
+    found = re.search(f"<{name}>([^<]*)</{name}>".encode(), answer.content)
+    try:
+        return unescape(found[1].decode()) if found else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _time(text: str | None) -> datetime | None:
+    """Returns the time of a header (RFC 9110, 5.6.7), None where it holds none."""
+    try:
+        return None if text is None else parsedate_to_datetime(text)
+    except ValueError:
+        return None

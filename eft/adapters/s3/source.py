@@ -52,7 +52,9 @@ class S3Source(S3Bucket):
         delimited: dict[str, Any] = {} if recursive else {"Delimiter": "/"}
         for page in self.pages("list_objects_v2", Prefix=prefix, **delimited):
             for entry in page.get("Contents", []):
-                if not entry["Key"].endswith("/") and not is_token(entry["Key"]):
+                # A store that leaves a key out has listed nothing that could be asked for.
+                key = entry.get("Key", "/")
+                if not key.endswith("/") and not is_token(key):
                     yield self._listed(entry)
 
     def stat(self, path: RemotePath) -> RemoteFile:
@@ -158,9 +160,8 @@ class S3Source(S3Bucket):
 
     def _listed(self, entry: ObjectTypeDef) -> RemoteFile | RefusedName:
         below = entry["Key"].removeprefix(self.root)
-        # Whole seconds, as a HEAD's header has them: some stores list milliseconds, and a version must look the same both ways.
-        modified = entry["LastModified"].replace(microsecond=0)
-        fingerprint = Fingerprint(size=entry["Size"], modified=modified, etag=bare(entry["ETag"]))
+        with self.translated():
+            fingerprint = self._listed_version(entry)
         try:
             path = remote_path(below)
         except Permanent as error:
@@ -168,6 +169,12 @@ class S3Source(S3Bucket):
         if path != below:
             return RefusedName(shown=display(below), why="has an empty component ('//')", fingerprint=fingerprint)
         return RemoteFile(path=path, fingerprint=fingerprint)
+
+    @staticmethod
+    def _listed_version(entry: ObjectTypeDef) -> Fingerprint:
+        # Whole seconds, as a HEAD's header has them: some stores list milliseconds, and a version must look the same both ways.
+        modified = entry["LastModified"].replace(microsecond=0)
+        return Fingerprint(size=entry["Size"], modified=modified, etag=bare(entry["ETag"]))
 
     def _range(self, file: RemoteFile, start: int, size: int) -> GetObjectOutputTypeDef:
         pinned, key = pin(file), self.key(file.path)

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 from eft.adapters.aws_errors import code_of
 from eft.adapters.s3.direct import HEADERS
 from eft.domain.checksum import crc64nvme, crc64nvme_base64
-from eft.domain.parts import Part
+from eft.domain.parts import LARGEST_HELD, Part
 from eft.errors import Permanent, Transient
 from eft.ports import Bytes
 
@@ -41,8 +41,11 @@ class S3Uploading:
 
         Raises:
             Transient: `size_differs`: the chunks are not the part's size.
-            Permanent: `token_gone`; and whatever befell a part sent before.
+            Permanent: `file_too_large`, before a chunk is taken; `token_gone`; and whatever befell a part sent before.
         """
+        if part.size > LARGEST_HELD:
+            # A source may claim any size, and whoever believes it holds the part in memory that is everybody's.
+            raise Permanent(f"'{self._path}' is larger than the 1.2 TiB that can be streamed into a bucket", reason="file_too_large")
         self._send_read()
         pieces: list[Bytes] = []
         filled = crc = 0
