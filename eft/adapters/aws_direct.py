@@ -37,13 +37,14 @@ class Direct:
         config: Any = client.meta.config
         options: Any = list(SOCKET)
         timeout: Any = (config.connect_timeout, config.read_timeout)
+        # Where botocore's own clients look for it, too.
+        verify: Any = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True
         self.client = client
         self.agent = session.user_agent()
         self._session = session
         self._service = client.meta.service_model.service_id.hyphenize()
         self._http = URLLib3Session(
-            # In the order in which botocore's own clients look for it.
-            verify=session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True,
+            verify=verify,
             proxies=get_environ_proxies(client.meta.endpoint_url),
             timeout=timeout,
             max_pool_connections=config.max_pool_connections,

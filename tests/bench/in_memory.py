@@ -1,15 +1,18 @@
-"""All steps of the journey with ledger, registry and queue in memory: one process, a few threads, real servers.
+"""All steps of the journey with ledger, registry and queue in memory: real servers, and as many workers as the whole engine has here.
 
-What a worker does with a message is done here by a thread; what it would send goes into a queue of this process.
+What a worker does with a message is done by a thread; what it would send goes into a queue of its process. The run of the flow is one
+process's, which then becomes two: each has its half of the messages, and the rows as they were.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from eft.ports import Engine, Tuning
 from tests.bench.composed import TENANT, Composed
 from tests.fakes import FakeLedger, FakeOwnership, FakeRegistry
 
-THREADS = 8
+WORKERS, THREADS = 2, 4
 
 
 class Line:
@@ -35,6 +38,18 @@ class Line:
         self._engine = engine
         self._waiting: queue.Queue[Message | None] = queue.Queue()
         self.failed: list[BaseException] = []
+
+    def halve(self, which: int) -> None:
+        """Keeps one worker's share of what waits."""
+        held = [self._waiting.get() for _ in range(self._waiting.qsize())]
+        self._waiting = queue.Queue()
+        self.put([message for message in held[which::WORKERS] if message is not None])
+
+    def step(self) -> None:
+        """Carries out one message."""
+        message = self._waiting.get()
+        if message is not None:
+            self.put(self._carry(message))
 
     def put(self, messages: list[Message]) -> None:
         """Adds messages."""
@@ -92,7 +107,7 @@ def main(told: dict[str, Any]) -> None:
         secrets=ports.secrets,
         stores=ports.stores,
         ownership=FakeOwnership(),
-        tuning=Tuning(tenant_window=2 * THREADS),
+        tuning=Tuning(tenant_window=2 * WORKERS * THREADS),
     )
     flow = Flow(
         id="bench",
@@ -109,14 +124,36 @@ def main(told: dict[str, Any]) -> None:
     line = Line(engine)
     began = time.perf_counter()
     line.put(run_flow(engine, flow))
-    line.work()
-    seconds = time.perf_counter() - began
+    line.step()
     ports.sftp.close_all()
-    settled = sum(row.state is State.SETTLED for row in ledger.rows())
-    if line.failed or settled != len(told["paths"]):
-        states = {row.error for row in ledger.rows() if row.state is not State.SETTLED}
-        sys.exit(f"{settled} of {len(told['paths'])} settled: {list(states)[:3]} {line.failed[:1]}")
+    settled, failed = _shared(line, ledger, ports.sftp.close_all)
+    seconds = time.perf_counter() - began
+    if failed or settled != len(told["paths"]):
+        sys.exit(f"{settled} of {len(told['paths'])} settled: {failed[:3]}")
     sys.stdout.write(f"{seconds}\n")
+
+
+def _shared(line: Line, ledger: FakeLedger, leave: Callable[[], None]) -> tuple[int, list[str]]:
+    """Has workers, each a process, carry out what waits; returns how many transfers settled, and what went wrong."""
+    pipes = []
+    for which in range(WORKERS):
+        reading, writing = os.pipe()
+        if os.fork() == 0:
+            line.halve(which)
+            line.work()
+            leave()
+            rows = list(ledger.rows())
+            wrong = [str(error) for error in line.failed] + [row.error for row in rows if row.error]
+            os.write(writing, json.dumps([sum(row.state is State.SETTLED for row in rows), wrong[:3]]).encode()[:4000])
+            os._exit(0)
+        os.close(writing)
+        pipes.append(reading)
+    told = []
+    for pipe in pipes:
+        with os.fdopen(pipe) as said:
+            told.append(json.load(said))
+        os.wait()
+    return sum(settled for settled, _ in told), [each for _, wrong in told for each in wrong]
 
 
 if __name__ == "__main__":
