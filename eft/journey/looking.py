@@ -12,10 +12,13 @@ from eft.domain.endpoint import Endpoint
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow
 from eft.domain.memory import Look, Memory, mark
+from eft.domain.names import disposed_by
 from eft.journey.accept import found_id, refused_id
 from eft.ports import Engine, Source
 
 SIDECAR: Final = ".sha256"
+DISPOSALS: Final = 100
+"""Tokens of disposals that a look keeps for a closer one."""
 Window = tuple[datetime, datetime]
 Beside = dict[int, datetime | None]
 
@@ -61,6 +64,8 @@ class Looking:
         self._watched: dict[int, Look] = {}
         self.begun = 0
         """Versions that still need a look."""
+        self.disposals: list[RemoteFile] = []
+        """What stands under names that sources are renamed to before their removal: seldom and not for long, unless left behind."""
 
     def names(self) -> Iterator[Seen]:
         """Yields a verdict on each name that the source shows, as the listing comes."""
@@ -68,9 +73,11 @@ class Looking:
         with self._engine.stores.open(self._source) as store:
             # Markers first: a file whose marker was there before the file was looked at is whole as it is looked at.
             beside = self._markers(store)
-            for entry in store.list(selection.directory, recursive=selection.recursive):
+            for entry in store.list(selection.directory, recursive=selection.recursive, disposals=True):
                 if isinstance(entry, RefusedName):
                     yield self._refused(entry)
+                elif disposed_by(entry.path) is not None:
+                    yield self._disposal(entry)
                 else:
                     yield self._judged(entry, beside)
 
@@ -100,6 +107,11 @@ class Looking:
 
     def _is_beside(self, path: str) -> bool:
         return self._flow.selection.is_marker(path.rpartition("/")[2]) or (self._flow.policy.sidecar and path.endswith(SIDECAR))
+
+    def _disposal(self, file: RemoteFile) -> Seen:
+        if len(self.disposals) < DISPOSALS:
+            self.disposals.append(file)
+        return Seen(file, Verdict.LEFT, f"a source of transfer {disposed_by(file.path)}, renamed before its removal")
 
     def _refused(self, entry: RefusedName) -> Seen:
         selection = self._flow.selection
