@@ -107,13 +107,18 @@ def solo(number: str, body: OrderAsked) -> Answered:
     return _risky("solo", number, body, old_home_may_be_solo=False)
 
 
+@partitions.get("/proposals/<id:proposal_id>")
+@operation(summary="Show a proposal", scope=Scope.OPERATOR, answer=ProposalShown)
+def proposed(proposal_id: str) -> ProposalShown:
+    """What another operator asks to be confirmed, while it is open; look at the preview of its partition, too."""
+    return ProposalShown(**_open_proposal(proposal_id).model_dump())
+
+
 @partitions.post("/proposals/<id:proposal_id>/confirm")
 @operation(summary="Confirm another operator's proposal", scope=Scope.OPERATOR, body=ConfirmAsked, answer=SwitchShown, also=(409,))
 def confirm(proposal_id: str, body: ConfirmAsked) -> SwitchShown:
     """Carries a proposal out, once, within a quarter of an hour, if somebody else made it and the partition is still as it was then."""
-    proposal = _own().proposal(proposal_id)
-    if proposal is None or proposal.expires < engine().clock.now():
-        raise NotFound("no proposal that is still open has this id", reason="proposal_unknown")
+    proposal = _open_proposal(proposal_id)
     if proposal.by == caller().subject:
         raise Permanent("another operator than the one who proposed it must confirm", reason="same_person")
     _refuse_overtaken(proposal)
@@ -138,6 +143,13 @@ def _risky(action: str, number: str, body: OrderAsked, *, old_home_may_be_solo: 
     )
     _own().propose(proposal)
     return Answered(SwitchShown(partition=None, proposal=ProposalShown(**proposal.model_dump())), status=202)
+
+
+def _open_proposal(proposal_id: str) -> Proposal:
+    proposal = _own().proposal(proposal_id)
+    if proposal is None or proposal.expires < engine().clock.now():
+        raise NotFound("no proposal that is still open has this id", reason="proposal_unknown")
+    return proposal
 
 
 def _refuse_overtaken(proposal: Proposal) -> None:

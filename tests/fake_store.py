@@ -15,7 +15,7 @@ from typing import Literal
 
 from eft.domain.endpoint import Endpoint
 from eft.domain.fingerprint import Fingerprint, RefusedName, RemoteFile
-from eft.domain.names import RemotePath, is_token, parent, remote_path
+from eft.domain.names import RemotePath, disposed_by, is_token, parent, remote_path
 from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import Commit, Upload
 from eft.errors import NotFound, Permanent, Transient
@@ -116,10 +116,11 @@ class FakeStore:
 
     # -- source ------------------------------------------------------------------------------------------------------
 
-    def list(self, directory: str, *, recursive: bool) -> Iterator[RemoteFile | RefusedName]:
+    def list(self, directory: str, *, recursive: bool, disposals: bool = False) -> Iterator[RemoteFile | RefusedName]:
         with self._called("list"):
             below = f"{directory}/" if directory else ""
-            found = [p for p in sorted(self.server.files) if p.startswith(below) and not is_token(p)]
+            shown = disposed_by if disposals and not self.pins_versions else lambda _: None
+            found = [p for p in sorted(self.server.files) if p.startswith(below) and (not is_token(p) or shown(p) is not None)]
         if directory and not found and directory not in self.server.directories and self.server.kind == "sftp":
             raise NotFound(f"no directory '{directory}'", reason="directory_missing", endpoint=self.endpoint)
         for path in found:

@@ -275,23 +275,35 @@ def solo(
     order.tell(out)
 
 
-@app.command("confirm", epilog=examples("eft region confirm 0f3a… --why 'seen it, too'"))
+@app.command(
+    "confirm", epilog=examples("eft region confirm 0f3a… --why 'seen it, too'", "eft region confirm 0f3a… 77b0… --why 'seen it, too' --yes")
+)
 def confirm_proposals(
     ctx: typer.Context,
     proposals: Annotated[list[str], typer.Argument(metavar="PROPOSAL", help="Ids.")],
     *,
     why: Annotated[str | None, typer.Option("--why", help="Your own reason, beside the proposal's.", metavar="TEXT")] = None,
+    yes: YesFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Carry out what another operator has proposed, where two persons are asked for."""
+    """Carry out what another operator has proposed, where two persons are asked for. What it would hold is shown first."""
     from eft.cli.client import path  # noqa: PLC0415 - loads httpx
 
     api, out = begin(ctx, as_json=as_json)
+    asked = [api.get(path("partitions", "proposals", proposal)).body for proposal in proposals]
+    for one in asked:
+        out.say(f"{one['by']} proposes to {one['action']} partition {one['partition']}: {one['why']} ({one['ticket']})")
+    promoted = [one for one in asked if one["action"] == "promote"]
+    held = sum(
+        _will_be_held(api, out, [one["partition"] for one in promoted if one["old_home_may_be_solo"] is solo_], old_home_may_be_solo=solo_)
+        for solo_ in (False, True)
+    )
+    confirm(ctx, f"Confirm {len(asked)} proposal{'' if len(asked) == 1 else 's'}? {held} transfers will be held.", yes=yes)
     done = []
     for proposal in proposals:
         done.append(api.post(path("partitions", "proposals", proposal, "confirm"), {} if why is None else {"why": why}).body["partition"])
         out.say(f"Partition {done[-1]['number']} is confirmed.")
-    out.document({"items": done, "proposals": [], "refused": []})
+    out.document({"items": done, "proposals": [], "refused": [], "will_be_held": held})
     _table(out, done)
 
 

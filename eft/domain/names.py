@@ -20,6 +20,7 @@ PARTITIONS = 64
 """Never changes: a row's partition is stored, and a new count would move none of them."""
 TOKEN_SUFFIX = ".part"
 _ID = re.compile(r"[0-9a-f]{32}")
+_DISPOSAL = re.compile(r"\.([0-9a-f]{32})\.\d+\.0\.[0-9a-f]+\.part")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FIELD = re.compile(r"\{([a-z_]+)(?::([^{}]*))?\}")
 
@@ -119,6 +120,12 @@ def is_token(path: str) -> bool:
     """Returns whether a path looks like a token of ours, which discover never picks up."""
     name = basename(path)
     return name.startswith(".") and name.endswith(TOKEN_SUFFIX)
+
+
+def disposed_by(path: str) -> str | None:
+    """Returns the id of the transfer that renamed its source to this token (`attempt` is 0, which no upload is); None of any other path."""
+    found = _DISPOSAL.fullmatch(basename(path)) if path.endswith(TOKEN_SUFFIX) else None
+    return None if found is None else found[1]
 
 
 TEMPLATE_FIELDS = frozenset({"name", "stem", "suffix", "directory", "path", "date", "flow", "tenant", "transfer"})

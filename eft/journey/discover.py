@@ -17,6 +17,7 @@ from eft.domain.schedule import coming_fires
 from eft.domain.transfer import Step, Transfer
 from eft.errors import EftError, Permanent, Transient
 from eft.journey.accept import found_id, found_transfer, put_on_record, refuse_unpinned, refused_transfer
+from eft.journey.disposal import take_up_disposals
 from eft.journey.looking import Looking, Seen, Verdict, Window
 from eft.journey.messages import ARRIVED, FIRE_AGAIN, Message, next_message
 from eft.journey.work import Slice
@@ -67,6 +68,9 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
             break
     complete = complete and not piece.leaving()
     engine.limits.succeeded(source.id)
+    if looking.disposals and not piece.leaving():
+        # What comes back is found by the next run.
+        counts.update(take_up_disposals(engine, source, looking.disposals))
     remembered = looking.memory(complete=complete)
     if not remembered.same_as(memory):
         # Somebody else's is as good: it costs questions and looks.

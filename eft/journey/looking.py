@@ -12,6 +12,7 @@ from eft.domain.endpoint import Endpoint
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow
 from eft.domain.memory import Look, Memory, mark
+from eft.domain.names import disposed_by
 from eft.errors import Transient
 from eft.journey.accept import found_id, refused_id
 from eft.ports import Engine, Source
@@ -19,6 +20,8 @@ from eft.ports import Engine, Source
 SIDECAR: Final = ".sha256"
 LONGEST_LISTING: Final = timedelta(minutes=15)
 """How long a source may go on showing names: one that never ends would keep a worker's, or the API's, thread for ever."""
+DISPOSALS: Final = 100
+"""Tokens of disposals that a look keeps for a closer one."""
 Window = tuple[datetime, datetime]
 Beside = dict[int, datetime | None]
 
@@ -64,15 +67,19 @@ class Looking:
         self._watched: dict[int, Look] = {}
         self.begun = 0
         """Versions that still need a look."""
+        self.disposals: list[RemoteFile] = []
+        """What stands under names that sources are renamed to before their removal: seldom and not for long, unless left behind."""
 
     def names(self) -> Iterator[Seen]:
         """Yields a verdict on each name that the source shows, as the listing comes."""
         with self._engine.stores.open(self._source) as store:
             # Markers first: a file whose marker was there before the file was looked at is whole as it is looked at.
             beside = self._markers(store)
-            for entry in self._listed(store):
+            for entry in self._listed(store, disposals=True):
                 if isinstance(entry, RefusedName):
                     yield self._refused(entry)
+                elif disposed_by(entry.path) is not None:
+                    yield self._disposal(entry)
                 else:
                     yield self._judged(entry, beside)
 
@@ -92,7 +99,7 @@ class Looking:
             stored=self._before.stored,
         )
 
-    def _listed(self, store: Source) -> Iterator[RemoteFile | RefusedName]:
+    def _listed(self, store: Source, *, disposals: bool = False) -> Iterator[RemoteFile | RefusedName]:
         """Yields what the source shows.
 
         Raises:
@@ -100,7 +107,7 @@ class Looking:
         """
         clock, selection = self._engine.clock, self._flow.selection
         until = clock.monotonic() + LONGEST_LISTING.total_seconds()
-        for entry in store.list(selection.directory, recursive=selection.recursive):
+        for entry in store.list(selection.directory, recursive=selection.recursive, disposals=disposals):
             if clock.monotonic() > until:
                 msg = f"listing '{selection.directory}' has not ended within {LONGEST_LISTING}; select a smaller directory"
                 raise Transient(msg, reason="listing_too_slow", endpoint=self._source.id)
@@ -119,6 +126,11 @@ class Looking:
 
     def _is_beside(self, path: str) -> bool:
         return self._flow.selection.is_marker(path.rpartition("/")[2]) or (self._flow.policy.sidecar and path.endswith(SIDECAR))
+
+    def _disposal(self, file: RemoteFile) -> Seen:
+        if len(self.disposals) < DISPOSALS:
+            self.disposals.append(file)
+        return Seen(file, Verdict.LEFT, f"a source of transfer {disposed_by(file.path)}, renamed before its removal")
 
     def _refused(self, entry: RefusedName) -> Seen:
         selection = self._flow.selection

@@ -1,4 +1,9 @@
-"""Reconcile: an hourly look for what must not be. It changes nothing; what it finds is logged, counted and shown to operators."""
+"""Reconcile: an hourly look for what must not be. It changes nothing; what it finds is logged, counted and shown to operators.
+
+Its identity (accepted = the sum of all states) compares two indexes of the same items: it fails where an index lacks a row or has it
+in two states, never where a row is gone. That is seen in two regions alone, by what the other one has on record as accepted here (`lost`);
+what was accepted while the other could not be reached, and everything in one region, has no second witness.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,8 @@ from datetime import datetime, timedelta
 from eft.domain.endpoint import Frozen
 from eft.domain.ownership import JournalEntry
 from eft.domain.transfer import RESTING, State, Transfer
-from eft.errors import NotFound
-from eft.ports import Engine
+from eft.errors import NotFound, Transient
+from eft.ports import Engine, OwnershipTable, Peer
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +52,18 @@ class Reconciliation(Frozen):
     unadopted: tuple[str, ...] = ()
     """Accepted by the other region for this one, or adopted from it, and still without a row here: nobody adopts, or what is on record
     cannot be read."""
+    lost: tuple[str, ...] = ()
+    """On record in the other region alone, as accepted here, and without a row: the ledger has lost it, a change of home has left it
+    behind, or its acceptance broke off before anybody was told."""
     untold: tuple[str, ...] = ()
     """Rows of which somebody should have been told long ago: nobody tells, or what tells fails."""
 
     @property
     def clean(self) -> bool:
         """Whether nothing was found."""
-        found = self.overdue or self.fruitless or self.committing_late or self.orphan_reservations or self.unadopted or self.untold
+        found = (
+            self.overdue or self.fruitless or self.committing_late or self.orphan_reservations or self.unadopted or self.lost or self.untold
+        )
         return not found and sum(self.by_state.values()) == self.accepted
 
 
@@ -65,6 +75,7 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
     late: list[str] = []
     orphans: list[str] = []
     unadopted: list[str] = []
+    lost: list[str] = []
     owned = engine.ownership.owned()
     for partition in owned:
         for row in engine.ledger.unsettled(partition):
@@ -75,7 +86,9 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
             if row.state is State.COMMITTING and row.since < now - COMMITTING_BOUND:
                 late.append(row.id)
         orphans += _orphans(engine, partition)
-        unadopted += _unadopted(engine, partition, before=now - ADOPTED_WITHIN)
+        if engine.peer is not None:
+            unadopted += _without_row(engine, engine.peer.own, partition, before=now - ADOPTED_WITHIN)
+            lost += _lost(engine, engine.peer, partition, before=now - ADOPTED_WITHIN)
     accepted, by_state = _census(engine, engine.registry.tenants() if tenants is None else tenants, since=now - WINDOW)
     found = Reconciliation(
         at=now,
@@ -86,6 +99,7 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
         committing_late=tuple(late[:SHOWN]),
         orphan_reservations=tuple(orphans[:SHOWN]),
         unadopted=tuple(unadopted[:SHOWN]),
+        lost=tuple(lost[:SHOWN]),
         untold=tuple(_untold(engine, before=now - UNTOLD_BOUND)[:SHOWN]),
     )
     log.log(logging.INFO if found.clean else logging.ERROR, "reconciled", extra=found.model_dump(mode="json"))
@@ -93,7 +107,7 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
 
 
 def _census(engine: Engine, tenants: Sequence[str], *, since: datetime) -> tuple[int, dict[State, int]]:
-    """Counts twice, by two indexes that know nothing of each other; moves in between are looked at again."""
+    """Counts twice, by two indexes of the same rows; moves in between are looked at again."""
     accepted, by_state = 0, dict.fromkeys(State, 0)
     for tenant in tenants:
         total, each = _counted(engine, tenant, since)
@@ -127,11 +141,22 @@ def _fruitless(row: Transfer, now: datetime) -> bool:
     return row.state not in RESTING and row.reason is None and row.fence >= FRUITLESS_CLAIMS and heard < now - bound
 
 
-def _unadopted(engine: Engine, partition: int, *, before: datetime) -> list[str]:
-    """Returns what the journal has as accepted before a time, or cannot be read, and has no row."""
-    if engine.peer is None:
+def _lost(engine: Engine, peer: Peer, partition: int, *, before: datetime) -> list[str]:
+    """Returns what only the other region's journal has; nothing while that cannot be reached: the next look asks again.
+
+    What the own journal has, too, was adopted, is `unadopted`, or has ended in the other region.
+    """
+    try:
+        missing = _without_row(engine, peer.table, partition, before=before)
+        return sorted(set(missing) - peer.own.journalled(missing)) if missing else []
+    except Transient as error:
+        log.info("the other region's journal not compared", extra={"partition": partition, "reason": error.reason})
         return []
-    entries = {entry.transfer: entry for entry in engine.peer.own.journals(partition)}
+
+
+def _without_row(engine: Engine, table: OwnershipTable, partition: int, *, before: datetime) -> list[str]:
+    """Returns what a journal has as accepted before a time, or cannot be read, and has no row."""
+    entries = {entry.transfer: entry for entry in table.journals(partition)}
     missing = sorted(entries.keys() - engine.ledger.known(sorted(entries))) if entries else []
     return [one for one in missing if _accepted_before(entries[one], before)]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from eft.domain.fingerprint import RemoteFile
 from eft.domain.flow import Disposition
-from eft.domain.names import RemotePath, basename, join, token_name
 from eft.domain.transfer import State
-from eft.errors import EftError, NotFound, Permanent, Undecidable
+from eft.errors import EftError, NotFound, Permanent
+from eft.journey.disposal import archive_path, disposal_token, dispose, second_name
 from eft.journey.messages import Message
 from eft.journey.opening import destination
 from eft.journey.work import Work
@@ -56,18 +56,13 @@ def _dispose_version(work: Work, source: Source) -> str | None:
 
 
 def _archive_version(work: Work, source: Source, file: RemoteFile) -> None:
-    archive = _archive_path(work)
+    archive = archive_path(work.transfer)
     try:
         source.copy_version(file, archive)
     except Permanent as error:
         if error.reason != "archive_exists":
             raise
-        source.copy_version(file, _second_name(work, archive))
-
-
-def _second_name(work: Work, archive: RemotePath) -> RemotePath:
-    """An archive keeps what is there: a second file of a name gets its transfer's id appended."""
-    return join(work.transfer.policy.archive_directory or "", f"{basename(archive)}.{work.transfer.id}")
+        source.copy_version(file, second_name(work.transfer, archive))
 
 
 def _dispose_renamed(work: Work, source: Source) -> str | None:
@@ -77,39 +72,9 @@ def _dispose_renamed(work: Work, source: Source) -> str | None:
     """
     transfer = work.transfer
     earlier = transfer.disposal_tokens
-    token = token_name(
-        transfer.source.path,
-        transfer=transfer.id,
-        region_epoch=transfer.region_epoch,
-        attempt=0,
-        nonce=work.engine.clock.nonce(),
-    )
+    token = disposal_token(work.engine, transfer)
     work.save(transfer.with_(disposal_tokens=(*earlier, token)))
     for place in (*earlier, transfer.source.path):
         if source.move(place, token) is MoveOutcome.EXISTS:
             break
-    try:
-        taken = source.stat(token)
-    except NotFound:
-        return "source_gone"
-    if transfer.fingerprint is None or not taken.fingerprint.matches(transfer.fingerprint):
-        return _put_back(source, token, transfer.source.path)
-    if transfer.policy.disposition is Disposition.DELETE:
-        source.remove(token)
-        return None
-    archive = _archive_path(work)
-    if source.move(token, archive, create_directories=True) is MoveOutcome.EXISTS:
-        source.move(token, _second_name(work, archive), create_directories=True)
-    return None
-
-
-def _put_back(source: Source, token: RemotePath, path: RemotePath) -> str:
-    """A newer file had taken the source's name: it gets its name back, or a person decides."""
-    if source.move(token, path) is MoveOutcome.EXISTS:
-        msg = f"a file that is not the one delivered was found as '{path}', and another has come since; it waits as '{token}'"
-        raise Undecidable(msg, reason="source_replaced")
-    return "source_replaced"
-
-
-def _archive_path(work: Work) -> RemotePath:
-    return join(work.transfer.policy.archive_directory or "", basename(work.transfer.source.path))
+    return dispose(transfer, source, token)

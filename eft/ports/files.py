@@ -62,8 +62,10 @@ class Source(Protocol):
     pins_versions: bool
     """Whether disposal goes by version (S3) instead of by renaming to a token (SFTP)."""
 
-    def list(self, directory: str, *, recursive: bool) -> Iterator[RemoteFile | RefusedName]:
+    def list(self, directory: str, *, recursive: bool, disposals: bool = False) -> Iterator[RemoteFile | RefusedName]:
         """Yields the regular files below a directory, tokens of ours left out; symbolic links and bad names as RefusedName.
+
+        With `disposals` the tokens that sources were renamed to are among the files, where sources are renamed.
 
         Raises:
             NotFound: `directory_missing`.

@@ -184,12 +184,14 @@ def test_two_persons_promote_and_declare_solo(make: Make, pair: Pair, issuer: Is
     proposal = post(east.operator, "0/promote", PROMOTE, status=202)["proposal"]
     assert (proposal["action"], proposal["partition"], proposal["by"]) == ("promote", 0, "ada")
     assert pair.tables[EAST].partition(0).home == WEST
+    assert other.get(f"{PATH}/proposals/{proposal['id']}").get_json() == proposal
     problem(east.operator.post(f"{PATH}/proposals/{proposal['id']}/confirm", {}), 409, "same_person")
     done = post(other, f"proposals/{proposal['id']}/confirm", {"why": "seen it"})["partition"]
     assert (done["home"], done["changed_by"], done["why"]) == (EAST, "ada, confirmed by grace", "a test; seen it")
     late = post(east.operator, "1/solo", status=202)["proposal"]
     pair.west.clock.advance(16 * 60)
     problem(other.post(f"{PATH}/proposals/{late['id']}/confirm", {}), 404, "proposal_unknown")
+    problem(other.get(f"{PATH}/proposals/{late['id']}"), 404, "proposal_unknown")
     again = post(east.operator, "1/solo", status=202)["proposal"]
     assert post(other, f"proposals/{again['id']}/confirm", {})["partition"]["mode"] == "solo"
     assert pair.tables[EAST].partition(1).mode is Mode.SOLO

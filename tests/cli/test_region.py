@@ -209,13 +209,33 @@ def test_two_persons_promote(make_both: Make) -> None:
     assert made["items"] == []
     shown = both.east.run("region", "promote", "2", "--old-home-was-dual", *WHY, "--yes")
     assert "eft region confirm" in shown.stdout
-    assert both.east.run("region", "confirm", proposal["id"]).exit_code == 5
+    assert both.east.run("region", "confirm", proposal["id"], "--yes").exit_code == 5
     both.east.environ["EFT_TOKEN"] = both.east.token("operator", tenant="other")
-    done = both.east.json("region", "confirm", proposal["id"], "--why", "seen it, too")
+    done = both.east.json("region", "confirm", proposal["id"], "--why", "seen it, too", "--yes")
     assert done["items"][0]["home"] == EAST
     row = both.pair.tables[EAST].partition(0)
     assert (row.changed_by, row.why) == ("local:acme, confirmed by local:other", "a test; seen it, too")
-    assert both.east.run("region", "confirm", "f" * 16).exit_code == 3
+    assert both.east.run("region", "confirm", "f" * 16, "--yes").exit_code == 3
+
+
+def test_the_second_person_sees_what_will_be_held(make_both: Make) -> None:
+    """Who confirms sees what was proposed, why, and what it holds, and is asked; declined, it changes nothing; a script says --yes."""
+    both = make_both(two_person=True)
+    number, home, _, desk = both.home_of("sftp-b")
+    home.server("s3-a").put("in/a.bin", b"x")
+    transfer = home.submit("s3-a", "sftp-b")
+    (proposal,) = desk.json("region", "promote", str(number), "--old-home-may-be-solo", *WHY, "--yes")["proposals"]
+    desk.environ["EFT_TOKEN"] = desk.token("operator", tenant="other")
+    assert desk.run("region", "confirm", proposal["id"]).exit_code == 2
+    desk.person = True
+    declined = desk.run("region", "confirm", proposal["id"], typed="n\n")
+    assert declined.exit_code == 1
+    assert f"proposes to promote partition {number}: a test" in declined.stdout
+    assert transfer.id in declined.stdout
+    assert "1 transfers will be held" in declined.stderr
+    assert {table.partition(number).region_epoch for table in both.pair.tables.values()} == {1}
+    assert desk.json("region", "confirm", proposal["id"], "--yes")["will_be_held"] == 1
+    assert {table.partition(number).region_epoch for table in both.pair.tables.values()} != {1}
 
 
 def test_one_region_has_nothing_to_switch(desk: Desk) -> None:

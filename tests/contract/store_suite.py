@@ -165,6 +165,16 @@ class StoreSuite:
         bench.put(token, b"half")
         assert set(listed(store)) == {"in/a.csv"}
 
+    def test_lists_disposals_where_asked(self, bench: Bench, store: Store) -> None:
+        """Names that sources were renamed to are shown to who asks for them, where sources are renamed; tokens of uploads never are."""
+        upload, disposal = (
+            token_name(remote_path("in/x.csv"), transfer=TRANSFER, region_epoch=1, attempt=attempt, nonce=NONCE) for attempt in (1, 0)
+        )
+        for path in ("in/a.csv", upload, disposal):
+            bench.put(path, b"a")
+        shown = {entry.path for entry in store.list("in", recursive=True, disposals=True) if isinstance(entry, RemoteFile)}
+        assert shown == ({"in/a.csv"} if store.pins_versions else {"in/a.csv", disposal})
+
     def test_lists_a_thousand_files(self, bench: Bench, store: Store) -> None:
         """A listing longer than any page of the protocol is complete."""
         for i in range(1_050):

@@ -1,4 +1,4 @@
-"""`python -m tests.drill --runs 20`: exit status 0 only if nothing was lost or duplicated."""
+"""`python -m tests.drill --runs 20`: exit status 0 only if nothing was lost or duplicated, and nothing given up or held needlessly."""
 
 from __future__ import annotations
 

@@ -45,7 +45,11 @@ class Verdict:
     rested: float = 0.0
     """Seconds from there until every file had come to rest."""
     held: list[str] = field(default_factory=list)
-    """Held by the engine until an operator decided."""
+    """Held by the engine until an operator sent it round again."""
+    dead: list[str] = field(default_factory=list)
+    """Given up by the engine until an operator sent it round again."""
+    needless: list[str] = field(default_factory=list)
+    """Those of the held that the scene did not ask for."""
     duplicated: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
@@ -56,17 +60,35 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        """Whether everything arrived once."""
-        return not (self.duplicated or self.lost or self.unfinished or self.wrong)
+        """Whether everything arrived once and by itself, but for what the scene cannot but hold."""
+        return not (self.duplicated or self.lost or self.unfinished or self.wrong or self.dead or self.needless)
+
+    def note_resting(self, shown: JsonObject, said: str, *, may_hold: frozenset[str]) -> None:
+        """Notes a transfer that rests short of its end, with why."""
+        if shown["state"] == "dead":
+            self.dead.append(said)
+        else:
+            self.held.append(said)
+            if shown["reason"] not in may_hold:
+                self.needless.append(said)
 
     def __str__(self) -> str:
         """One line, and one more for each thing that is wrong."""
         rto = "    -" if self.rto is None else f"{self.rto:5.1f}"
         line = (
             f"run {self.number:3}  {self.story:52} files {self.files:3}  RTO {rto} s  all at rest {self.rested:5.1f} s  "
-            f"held {len(self.held)}  duplicated {len(self.duplicated)}  lost {len(self.lost)}"
+            f"held {len(self.held)} ({len(self.needless)} needlessly)  dead {len(self.dead)}  "
+            f"duplicated {len(self.duplicated)}  lost {len(self.lost)}"
         )
-        kinds = {"held": self.held, "DUPLICATED": self.duplicated, "LOST": self.lost, "UNFINISHED": self.unfinished, "WRONG": self.wrong}
+        kinds = {
+            "held": [one for one in self.held if one not in self.needless],
+            "HELD NEEDLESSLY": self.needless,
+            "DEAD": self.dead,
+            "DUPLICATED": self.duplicated,
+            "LOST": self.lost,
+            "UNFINISHED": self.unfinished,
+            "WRONG": self.wrong,
+        }
         return "\n".join([line, *(f"    {kind}: {one}" for kind, found in kinds.items() for one in found)])
 
 
@@ -103,7 +125,7 @@ class Drill:
         verdict = Verdict(number, name, played.story, files=len(traffic.files))
         self._follow(traffic, verdict)
         verdict.rested = (datetime.now(UTC) - played.ordered_at).total_seconds()
-        self._decide_held(traffic, verdict)
+        self._decide_held(traffic, verdict, may_hold=played.may_hold)
         self.operator.homes()
         self._measure(traffic, played, verdict)
         self._judge(traffic, verdict)
@@ -168,11 +190,12 @@ class Drill:
             found.append(f"{region}: {shown}; {known}; {table.intent(file.id)}; {table.partition(partition_of_id(file.id))}")
         return "\n        ".join(["", *found])
 
-    def _decide_held(self, traffic: Traffic, verdict: Verdict) -> None:
+    def _decide_held(self, traffic: Traffic, verdict: Verdict, *, may_hold: frozenset[str]) -> None:
         """The operator has what is held or dead sent round again, once; what rests again so is reported as such."""
         resting = [file for file in traffic.files if file.shown.get("state") in {"held", "dead"}]
         for file in resting:
-            verdict.held.append(f"{file.name} {file.shown['state']}: {file.shown['reason']} ({told(file.shown)})")
+            said = f"{file.name} {file.shown['state']}: {file.shown['reason']} ({told(file.shown)})"
+            verdict.note_resting(file.shown, said, may_hold=may_hold)
             self._again(file)
         if resting:
             self._follow(traffic, verdict)
@@ -247,17 +270,16 @@ def _settled_unseen(file: File, verdict: Verdict) -> bool:
 
 
 def summary(verdicts: list[Verdict], say: Callable[[str], object]) -> bool:
-    """Says what all runs together came to, in one line at the end; returns whether nothing was lost or duplicated."""
+    """Says what all runs together came to, in one line at the end; returns whether every run was clean."""
     for scene in SCENES:
         mine = [verdict for verdict in verdicts if verdict.scene == scene]
         times = sorted(verdict.rto for verdict in mine if verdict.rto is not None)
         if times:
             say(f"{scene:10} {len(mine):3} runs  RTO median {statistics.median(times):5.1f} s, longest {times[-1]:5.1f} s")
-    lost, duplicated, held, unfinished, wrong = (
-        sum(len(getattr(verdict, name)) for verdict in verdicts) for name in ("lost", "duplicated", "held", "unfinished", "wrong")
-    )
+    names = ("lost", "duplicated", "held", "needless", "dead", "unfinished", "wrong")
+    lost, duplicated, held, needless, dead, unfinished, wrong = (sum(len(getattr(verdict, name)) for verdict in verdicts) for name in names)
     say(
         f"drill: {len(verdicts)} runs, {sum(verdict.files for verdict in verdicts)} files: {lost} lost, {duplicated} duplicated, "
-        f"{held} held until decided, {unfinished} unfinished, {wrong} other faults"
+        f"{held} held until decided ({needless} needlessly), {dead} dead until re-driven, {unfinished} unfinished, {wrong} other faults"
     )
     return all(verdict.clean for verdict in verdicts)

@@ -25,6 +25,8 @@ class Played:
     """The partitions that moved there, or that waited."""
     quiet: tuple[datetime, datetime] | None = None
     """Between these moments no dual partition may commit anything."""
+    may_hold: frozenset[str] = frozenset()
+    """Reasons for which the scene cannot but hold: `no_evidence` where a promotion was told that the old home may be solo."""
 
 
 @dataclass(slots=True)

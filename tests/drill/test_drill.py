@@ -34,5 +34,5 @@ def test_a_region_is_left_and_nothing_is_lost_or_repeated(drill: Drill, number: 
     verdict = drill.run(number, scene)
     drill.judge_again()
     assert verdict.clean, str(verdict)
-    assert verdict.held == [], str(verdict)
+    assert verdict.held == verdict.dead == [], str(verdict)
     assert verdict.rto is not None, str(verdict)

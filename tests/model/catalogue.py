@@ -79,7 +79,7 @@ SHORT = (
     Sound("ownership, planned switch", _pair(switches=True, rejoins=False), must_rest=True),
     Sound("reservations", ReservationModel(workers=2)),
     Sound("reservations, overwriting", ReservationModel(workers=2, overwrite=True)),
-    Sound("disposal", DisposalModel(workers=3, claims=3)),
+    Sound("disposal", DisposalModel(workers=3, claims=3), must_rest=True),
 )
 
 LONG = (
@@ -110,7 +110,7 @@ LONG = (
     Sound("ownership, tokens written off, many workers", _pair(workers=(2, 2), attempts=1, decisions=True)),
     Sound("reservations", ReservationModel()),
     Sound("reservations, overwriting", ReservationModel(overwrite=True)),
-    Sound("disposal", DisposalModel()),
+    Sound("disposal", DisposalModel(), must_rest=True),
 )
 
 WEAKENED = (
@@ -135,6 +135,7 @@ FOUND = (
         "the token of a half-done plain rename removed", DeliveryModel(workers=2, cancels=False, rename="plain", half_renamed_kept=False)
     ),
     Weakened("one disposal token for all claims", DisposalModel(token_per_claim=False)),
+    Weakened("no look at what is left under disposal tokens", DisposalModel(workers=2, claims=2, versions=1, listed=False), must_rest=True),
     Weakened(
         "reservations made and released in the transfer's name alone", ReservationModel(workers=3, claims=(3, 1), release_fenced=False)
     ),

@@ -1,6 +1,8 @@
 """Disposal of the source (DESIGN 5): the delivered version goes, and only that one, whatever comes to stand under its name meanwhile.
+A newer one is back under its name in the end, or its transfer is held and says where it is.
 
 worker     claim ─ note a token ─ rename the source to it ─ look at what was renamed ─ remove that, or put it back ─ save settled
+listing    once the transfer is settled: see what is under a token ─ give it its name back, or take it under a token of one's own, and look
 producer   writes a newer version under the same name at any moment
 """
 
@@ -33,6 +35,8 @@ class Disposal(NamedTuple):
     newest: int = DELIVERED
     removed: int = 0
     """The newest version that somebody removed."""
+    taken_up: int = 0
+    """Delivered versions that a listing has taken under a token of its own."""
     workers: tuple[Worker, ...] = ()
 
 
@@ -52,6 +56,10 @@ class DisposalModel:
     """Off: the source is deleted by its path, after a look at it."""
     token_per_claim: bool = True
     """Off: all workers of a transfer share one token."""
+    listed: bool = True
+    """Off: nobody looks at what is left under tokens once the transfer is settled."""
+    take_ups: int = 1
+    """Delivered versions that listings take up."""
 
     def initial(self) -> Disposal:
         return Disposal(workers=(IDLE,) * self.workers)
@@ -60,7 +68,10 @@ class DisposalModel:
         return "a version that was never delivered was removed" if state.removed > DELIVERED else None
 
     def resting(self, state: Disposal) -> bool:
-        return state.state in {"settled", "held"} or len(state.tokens) >= self.claims
+        if state.state == "settled":
+            # Where a third version has the name, the second waits beside it, and each run of the flow says so.
+            return bool(state.path) or max(state.tokens, default=0) <= DELIVERED
+        return state.state == "held" or len(state.tokens) >= self.claims
 
     def tidied(self, state: Disposal) -> Disposal:
         refused = {"note", "save", "hold"}
@@ -80,12 +91,24 @@ class DisposalModel:
                 for label, after, then in self._work(state, worker):
                     yield f"{NAMES[n]}: {label}", _put(after, n, then)
                 yield f"{NAMES[n]} crashes before: {worker.at}", _put(state, n, IDLE)
+            elif not idle_seen and self.listed and state.state == "settled":
+                idle_seen = True
+                for label, listing in self._listing(state):
+                    yield f"{NAMES[n]}: {label}", _put(state, n, listing)
             elif not idle_seen and state.state == "delivered" and len(state.tokens) < self.claims:
                 idle_seen = True
                 fenced = state._replace(workers=tuple(w._replace(valid=False) for w in state.workers))
                 yield f"{NAMES[n]}: claims", _put(fenced, n, Worker("note" if self.by_token else "look at path", True))
 
-    def _work(self, s: Disposal, w: Worker) -> Iterator[Next]:  # noqa: C901 - one case a step
+    def _listing(self, s: Disposal) -> Iterator[tuple[str, Worker]]:
+        """A look that others may come after: what it saw need not be what it moves."""
+        for token, version in enumerate(s.tokens, start=1):
+            if version > DELIVERED:
+                yield f"lists token {token}, version {version}", Worker("give back", token=token)
+            elif version and s.taken_up < self.take_ups:
+                yield f"lists token {token}, the delivered version", Worker("take up", taking=token)
+
+    def _work(self, s: Disposal, w: Worker) -> Iterator[Next]:  # noqa: C901, PLR0912 - one case a step
         match w.at:
             case "note":
                 if w.valid:
@@ -95,6 +118,14 @@ class DisposalModel:
                     yield f"notes token {len(tokens)} on the row", s._replace(tokens=tokens), Worker("take", True, len(tokens), first)
             case "take":
                 yield self._take(s, w)
+            case "give back":
+                back = s if s.path else _hold(s, w.token, 0)._replace(path=s.tokens[w.token - 1])
+                yield "gives it its name back, unless that is taken", back, IDLE
+            case "take up":
+                taken = _hold(s, w.taking, 0)._replace(
+                    tokens=(*_hold(s, w.taking, 0).tokens, s.tokens[w.taking - 1]), taken_up=s.taken_up + 1
+                )
+                yield f"renames token {w.taking} to one of its own", taken, Worker("look", token=len(taken.tokens))
             case "look":
                 yield self._look(s, w)
             case "remove":

@@ -8,7 +8,9 @@ from typing import Final
 
 from eft.domain.transfer import RESTING, State, Transfer
 from eft.journey.messages import Message
+from eft.journey.reconcile import reconcile
 from tests.simulation.kernel import SECOND
+from tests.simulation.people import TENANT
 from tests.simulation.play import MINUTE, PATIENCE, Play
 from tests.simulation.region import Region
 from tests.simulation.servers import Server
@@ -187,4 +189,14 @@ class Story:
             play.fire_by_hand(flow)
         if self._settle():
             play.desk.look(all_of_them=True, patient=False, weary=True)
-            self._settle()
+            if self._settle():
+                self._reconcile()
+
+    def _reconcile(self) -> None:
+        """What operators are shown every hour: once all rests each region says that nothing is amiss."""
+        play = self.play
+        for region in play.regions:
+            found = reconcile(region.unwatched(), [TENANT])
+            # A worker that died between its row and its path leaves a reservation, which whoever wants the path takes over (`reserve`).
+            if not found.model_copy(update={"orphan_reservations": ()}).clean:
+                play.truth.violate(f"reconciled at {region.name}: {found.model_dump(exclude_defaults=True)}")

@@ -275,6 +275,10 @@ def _delivered_files_are_forgotten(patch: Patch) -> None:
     patch.setattr(fake_regions, "may_replace", lambda *_: True)
 
 
+def _not_renounced(patch: Patch) -> None:
+    patch.setattr(RegionPair, "renounce", lambda *_: None)
+
+
 def _intents_are_not_adopted(patch: Patch) -> None:
     real = adoption._row_of
 
@@ -344,5 +348,6 @@ GUARDS: Final[Sequence[Guard]] = (
     Guard("intents", "what may have been committed is recovered by its token after a promotion", _intents_are_not_adopted, seeds=1000),
     Guard("evidence", "what a solo home may have delivered is held", _always_evidence, seeds=4000, slow=True),
     Guard("carried over", "a row goes with its partition", _rows_stay_behind, r"rest|at the end"),
+    Guard("renounce", "what is cancelled is final in both regions", _not_renounced, seeds=1500),
     Guard("two numbers", "chores change hands without a change of home", _one_number_for_chores_and_region, r"appeared|nowhere|rest"),
 )

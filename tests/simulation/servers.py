@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from eft.domain.fingerprint import Fingerprint, RemoteFile
-from eft.domain.names import RemotePath, is_token, parent
+from eft.domain.names import RemotePath, disposed_by, is_token, parent
 from eft.domain.parts import PartDone
 from eft.ports import CommitOutcome, Committed, MoveOutcome
 from tests.fakes import START
@@ -91,7 +91,7 @@ class Server:
         inode = self.files.get(path)
         return None if inode is None else self._file(path, inode)
 
-    def listing(self, directory: str, recursive: bool, *, stale: bool = False) -> list[RemoteFile]:
+    def listing(self, directory: str, recursive: bool, disposals: bool, *, stale: bool = False) -> list[RemoteFile]:
         before = self._shown.get((directory, recursive))
         if stale and before is not None:
             return before
@@ -99,7 +99,9 @@ class Server:
         found = [
             self._file(path, self.files[path], listed=True)
             for path in sorted(self.files)
-            if path.startswith(below) and not is_token(path) and (recursive or "/" not in path[len(below) :])
+            if path.startswith(below)
+            and (not is_token(path) or (disposals and disposed_by(path) is not None))
+            and (recursive or "/" not in path[len(below) :])
         ]
         self._shown[directory, recursive] = found
         return found

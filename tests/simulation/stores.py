@@ -38,8 +38,8 @@ class SimStore:
 
     # -- source --------------------------------------------------------------------------------------------------------
 
-    def list(self, directory: str, *, recursive: bool) -> Iterator[RemoteFile | RefusedName]:
-        yield from self._do("listing", directory, recursive)
+    def list(self, directory: str, *, recursive: bool, disposals: bool = False) -> Iterator[RemoteFile | RefusedName]:
+        yield from self._do("listing", directory, recursive, disposals and not self.pins_versions)
 
     def stat(self, path: RemotePath) -> RemoteFile:
         found: RemoteFile | None = self._do("stat", path)

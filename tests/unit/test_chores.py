@@ -189,6 +189,23 @@ def test_reconciliation_finds_what_was_accepted_away_from_home_and_never_adopted
     assert reconcile(home.engine).clean is readable
 
 
+def test_reconciliation_finds_a_row_that_the_ledger_has_lost() -> None:
+    """The other region has it on record as accepted here: the sum over the states still adds up, and says nothing."""
+    pair = Pair()
+    pair.west.server("s3-a").put("in/a.bin", b"x")
+    _, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    pair.west.clock.advance(timedelta(minutes=16))
+    assert not reconcile(home.engine).lost
+    del home.ledger._rows[transfer.id]
+    found = reconcile(home.engine)
+    assert (found.clean, found.lost, found.unadopted) == (False, (transfer.id,), ())
+    assert sum(found.by_state.values()) == found.accepted
+    pair.link.cut = True
+    assert not reconcile(home.engine).lost
+    assert reconcile(other.engine).clean
+
+
 def test_reconciliation_finds_what_kills_each_worker_that_takes_it() -> None:
     """It is swept in time, so never overdue, and no worker lives to say why it stands still."""
     world = World()

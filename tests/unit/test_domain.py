@@ -17,6 +17,7 @@ from eft.domain.names import (
     PARTITIONS,
     destination_name,
     display,
+    disposed_by,
     is_token,
     join,
     numbered,
@@ -85,6 +86,14 @@ def test_tokens_lie_beside_their_final_name() -> None:
     assert token == "out/day/.t.2.3.n.part"
     assert is_token(token)
     assert not is_token("out/.hidden")
+
+
+def test_a_token_of_a_disposal_names_its_transfer() -> None:
+    """Attempt 0 is no upload's: such a name holds a source, and says whose."""
+    one = "2a" + 30 * "0"
+    names = [token_name(remote_path("in/a.csv"), transfer=one, region_epoch=7, attempt=attempt, nonce="0f") for attempt in (0, 1)]
+    assert [disposed_by(name) for name in names] == [one, None]
+    assert disposed_by("in/.mine.part") is None
 
 
 def test_numbered_names_keep_their_suffix() -> None:

@@ -42,7 +42,13 @@ class S3Source(S3Bucket):
     copy_whole_up_to = COPY_WHOLE_UP_TO
     copy_part_size = COPY_PART
 
-    def list(self, directory: str, *, recursive: bool) -> Iterator[RemoteFile | RefusedName]:
+    def list(
+        self,
+        directory: str,
+        *,
+        recursive: bool,
+        disposals: bool = False,  # noqa: ARG002 - the port's; a bucket renames nothing
+    ) -> Iterator[RemoteFile | RefusedName]:
         """Yields the objects below a directory; a key that is no path in normal form is refused, for it could not be found again.
 
         A bucket has no directories: one that does not exist lists as empty. Keys that end in a slash are the folder

@@ -11,7 +11,7 @@ from eft.adapters.sftp.rooted import MISSING, Rooted, fingerprint, kind_of
 from eft.adapters.sftp.session import READ, Entry
 from eft.adapters.sftp.wire import Attributes, Kind, Refused
 from eft.domain.fingerprint import RefusedName, RemoteFile
-from eft.domain.names import RemotePath, directory_path, display, is_token, parent, remote_path
+from eft.domain.names import RemotePath, directory_path, display, disposed_by, is_token, parent, remote_path
 from eft.errors import NotFound, Permanent
 from eft.ports import Bytes, MoveOutcome
 
@@ -27,9 +27,10 @@ class SftpSource(Rooted):
 
     pins_versions = False
 
-    def list(self, directory: str, *, recursive: bool) -> Iterator[RemoteFile | RefusedName]:
+    def list(self, directory: str, *, recursive: bool, disposals: bool = False) -> Iterator[RemoteFile | RefusedName]:
         """Yields the regular files below a directory as they come from the server; there can be no loops, for links are not followed.
 
+        With `disposals` the tokens that sources were renamed to come out, too.
         Directories that may not be listed, or that lie deeper than 32 levels, come out as RefusedName.
 
         Raises:
@@ -41,7 +42,7 @@ class SftpSource(Rooted):
         while waiting:
             here, depth = waiting.pop()
             try:
-                for found in self._entries(here):
+                for found in self._entries(here, disposals=disposals):
                     if not isinstance(found, _Below):
                         yield found
                     elif recursive and depth < DEEPEST:
@@ -161,7 +162,7 @@ class SftpSource(Rooted):
         """
         raise Permanent(f"SFTP cannot copy a version of '{file.path}' to '{to}'", reason="unsupported")
 
-    def _entries(self, here: str) -> Iterator[RemoteFile | RefusedName | _Below]:
+    def _entries(self, here: str, *, disposals: bool) -> Iterator[RemoteFile | RefusedName | _Below]:
         """Yields what lies in one directory; tokens of ours and what vanished meanwhile are left out."""
         for entry in self.session.names(self.at(here)):
             if entry.name in {b".", b".."}:
@@ -172,7 +173,7 @@ class SftpSource(Rooted):
                 yield looked
             elif looked is not None:
                 found = _found(whole, *looked, slashed=b"/" in entry.name)
-                if not (isinstance(found, RemoteFile) and is_token(found.path)):
+                if not (isinstance(found, RemoteFile) and is_token(found.path)) or (disposals and disposed_by(found.path)):
                     yield found
 
     def _looked_at(self, whole: bytes, entry: Entry) -> tuple[int, Attributes] | RefusedName | None:
