@@ -1,4 +1,6 @@
-"""Reconcile: an hourly look for what must not be. It changes nothing; what it finds is logged, counted and shown to operators.
+"""Reconcile: an hourly look for what must not be; what it finds is logged, counted and shown to operators.
+
+It changes one thing: paths that transfers at rest still hold, because a worker died between the last save and the release, are freed.
 
 Its identity (accepted = the sum of all states) compares two indexes of the same items: it fails where an index lacks a row or has it
 in two states, never where a row is gone. That is seen in two regions alone, by what the other one has on record as accepted here (`lost`);
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from eft.domain.endpoint import Frozen
+from eft.domain.names import remote_path
 from eft.domain.ownership import JournalEntry
 from eft.domain.transfer import RESTING, State, Transfer
 from eft.errors import NotFound, Transient
@@ -48,7 +51,9 @@ class Reconciliation(Frozen):
     committing_late: tuple[str, ...] = ()
     """Committing rows older than their bound: the peer or the destination does not answer."""
     orphan_reservations: tuple[str, ...] = ()
-    """`<endpoint>/<path>` reserved by a transfer that is no longer live."""
+    """`<endpoint>/<path>` reserved by a transfer that has no row here."""
+    freed: tuple[str, ...] = ()
+    """`<endpoint>/<path>` that a transfer at rest, or gone to the other region, still held: free now."""
     unadopted: tuple[str, ...] = ()
     """Accepted by the other region for this one, or adopted from it, and still without a row here: nobody adopts, or what is on record
     cannot be read."""
@@ -74,6 +79,7 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
     fruitless: list[str] = []
     late: list[str] = []
     orphans: list[str] = []
+    freed: list[str] = []
     unadopted: list[str] = []
     lost: list[str] = []
     owned = engine.ownership.owned()
@@ -85,7 +91,8 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
                 fruitless.append(row.id)
             if row.state is State.COMMITTING and row.since < now - COMMITTING_BOUND:
                 late.append(row.id)
-        orphans += _orphans(engine, partition)
+        for endpoint, path, holder in _without_live_holder(engine, partition):
+            (freed if _free(engine, endpoint, path, holder) else orphans).append(f"{endpoint}/{path}")
         if engine.peer is not None:
             unadopted += _without_row(engine, engine.peer.own, partition, before=now - ADOPTED_WITHIN)
             lost += _lost(engine, engine.peer, partition, before=now - ADOPTED_WITHIN)
@@ -98,6 +105,7 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
         fruitless=tuple(fruitless[:SHOWN]),
         committing_late=tuple(late[:SHOWN]),
         orphan_reservations=tuple(orphans[:SHOWN]),
+        freed=tuple(freed[:SHOWN]),
         unadopted=tuple(unadopted[:SHOWN]),
         lost=tuple(lost[:SHOWN]),
         untold=tuple(_untold(engine, before=now - UNTOLD_BOUND)[:SHOWN]),
@@ -124,14 +132,22 @@ def _counted(engine: Engine, tenant: str, since: datetime) -> tuple[int, dict[St
     return total, {state: engine.ledger.count(tenant, state=state, since=since) for state in State}
 
 
-def _orphans(engine: Engine, partition: int) -> list[str]:
+def _without_live_holder(engine: Engine, partition: int) -> list[tuple[str, str, str]]:
     """Returns the reservations of transfers at rest that are there at a second look, too: a path is freed a moment after its row."""
     suspects = {each for each in engine.ledger.reservations(partition) if not _live(engine, each[2])}
     if not suspects:
         return []
-    return [
-        f"{endpoint}/{path}" for endpoint, path, holder in engine.ledger.reservations(partition) if (endpoint, path, holder) in suspects
-    ]
+    return [each for each in engine.ledger.reservations(partition) if each in suspects]
+
+
+def _free(engine: Engine, endpoint: str, path: str, holder: str) -> bool:
+    """Ends a reservation in the name of its holder, as it was seen at rest; returns False where it has no row."""
+    try:
+        row = engine.ledger.load(holder)
+    except NotFound:
+        return False
+    engine.ledger.release(endpoint=endpoint, path=remote_path(path), transfer=holder, claim=row.claim, delivered=row.receipt is not None)
+    return True
 
 
 def _fruitless(row: Transfer, now: datetime) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from beat_schedules.fires import due_fires
 from eft.domain.flow import Flow, Interval
+from eft.domain.names import remote_path
 from eft.domain.transfer import State, Step
 from eft.errors import Transient
 from eft.journey.reconcile import reconcile
@@ -154,18 +155,21 @@ def test_a_sound_region_reconciles_clean() -> None:
 
 
 def test_reconciliation_finds_what_must_not_be() -> None:
-    """A row that no sweep moved, a commit older than its bound, and a path that a settled transfer still holds."""
+    """A row that no sweep moved, a commit older than its bound, and paths that a settled transfer, or none at all, still holds."""
     world = World()
     world.server("s3-a").put("in/a.bin", b"x")
     done = world.until_rest(world.submit("s3-a", "sftp-b"))
     world.ledger.reserve(endpoint="sftp-b", path=done.destination.path, transfer=done.id, claim=done.claim, source="s", order=0)
+    nobody = f"{done.id[:2]}{'0' * 30}"
+    world.ledger.reserve(endpoint="sftp-b", path=remote_path("out/c.bin"), transfer=nobody, claim=done.claim, source="s", order=0)
     world.ownership.trip("ack", Transient("the peer is gone", reason="peer_unreachable", counts=False), times=99)
     stuck = world.submit("s3-a", "sftp-b", to="out/b.bin")
     world.deliver_message(world.queue.popleft())
     world.clock.advance(timedelta(hours=2))
     found = reconcile(world.engine)
     assert not found.clean
-    assert found.orphan_reservations == ("sftp-b/out/a.bin",)
+    assert (found.orphan_reservations, found.freed) == (("sftp-b/out/c.bin",), ("sftp-b/out/a.bin",))
+    assert world.ledger.holder("sftp-b", "out/a.bin") is None
     assert found.overdue == found.committing_late == (stuck.id,)
 
 
