@@ -150,7 +150,9 @@ class FireShown(Shown):
     """When it was planned, or asked for."""
     ended: bool
     files: dict[str, int] | None
-    """How many were listed, selected, created, refused, waiting; for missing files how many were expected and found."""
+    """How many were listed, selected, created, refused, waiting; for missing files how many were expected and found.
+
+    `superseded`: it could not list the source, and left that to a later run of the schedule."""
 
 
 class FiresShown(Shown):

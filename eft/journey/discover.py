@@ -15,12 +15,13 @@ from eft.domain.flow import Flow
 from eft.domain.instants import fire_time
 from eft.domain.schedule import coming_fires
 from eft.domain.transfer import Step, Transfer
+from eft.domain.trigger import Misfire, Schedule
 from eft.errors import EftError, Permanent, Transient
 from eft.journey.accept import found_id, found_transfer, put_on_record, refuse_unpinned, refused_transfer
 from eft.journey.looking import Looking, Seen, Verdict, Window
 from eft.journey.messages import ARRIVED, FIRE_AGAIN, Message, next_message
 from eft.journey.work import Slice
-from eft.ports import Engine
+from eft.ports import Engine, Run
 
 log = logging.getLogger(__name__)
 AT_LEAST = 1000
@@ -46,6 +47,10 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     flow = engine.registry.flow(tenant, flow_id)
     run = engine.ledger.begin_fire(flow, name=name, until=engine.clock.now() + FIRE_AGAIN * engine.tuning.stall)
     if run is None:
+        return []
+    if _superseded(engine, flow, name, run):
+        engine.ledger.fire_done(flow, name=name, outcome={"superseded": 1})
+        log.info("superseded by a later fire", extra={"tenant": tenant, "flow": flow_id, "fire": name})
         return []
     source = engine.registry.endpoint(tenant, flow.source)
     destination = engine.registry.endpoint(tenant, flow.destination)
@@ -81,6 +86,20 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     engine.ledger.fire_done(flow, name=name, outcome=dict(counts))
     log.info("discovered", extra={"tenant": tenant, "flow": flow_id, "fire": name, "files": dict(counts)})
     return messages
+
+
+def _superseded(engine: Engine, flow: Flow, name: str, run: Run) -> bool:
+    """Returns whether a fire of the schedule comes again with empty hands, where a later one lists the same anew.
+
+    Else each fire of an outage would list the whole source at its end. The latest is never superseded, so one of them lists.
+    """
+    planned = fire_time(name)
+    if planned is None or run.number == 1 or run.created or run.refused:
+        return False
+    if isinstance(flow.trigger, Schedule) and flow.trigger.misfire is Misfire.ALL:
+        return False
+    last = engine.ledger.last_fire(flow)
+    return last is not None and last > planned
 
 
 def _asked_for(name: str) -> bool:
