@@ -32,6 +32,8 @@ LONGEST_PAUSE = timedelta(minutes=5)
 BUNDLE = 16
 """Small transfers that travel in one message and share a worker's connections."""
 LOOK_UP = 100
+LATEST = 10
+"""Fires among which a later one is looked for."""
 T = TypeVar("T")
 
 
@@ -89,13 +91,16 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
 
 
 def _superseded(engine: Engine, flow: Flow, name: str, run: Run) -> bool:
-    """Returns whether a fire of the schedule comes again with empty hands, where a later one lists the same anew.
+    """Returns whether a fire that nobody asked for comes again with empty hands, where a later one of its kind lists the same anew.
 
     Else each fire of an outage would list the whole source at its end. The latest is never superseded, so one of them lists.
     """
-    planned = fire_time(name)
-    if planned is None or run.number == 1 or run.created or run.refused:
+    if run.number == 1 or run.created or run.refused or _asked_for(name):
         return False
+    planned = fire_time(name)
+    if planned is None:
+        # Names of arrivals' fires sort as their minutes do.
+        return any(fire.name > name for fire in engine.ledger.fires(flow, limit=LATEST) if fire.name.endswith(ARRIVED))
     if isinstance(flow.trigger, Schedule) and flow.trigger.misfire is Misfire.ALL:
         return False
     last = engine.ledger.last_fire(flow)
