@@ -242,7 +242,8 @@ def test_a_broker_that_is_away_costs_the_rest_a_wait_for_the_sweep(
 
 
 def run(name: str, **body: object) -> object:
-    """Runs a task as a worker calls it."""
+    """Runs a task as a worker calls it, which has imported the modules of all tasks."""
+    app.loader.import_default_modules()
     return app.tasks[name](**body)
 
 
