@@ -336,6 +336,13 @@ class FakeLedger(_Fake):
             if fire is not None and fire.outcome is None:
                 fire.outcome, fire.due_at = dict(outcome), None
 
+    def end_fire(self, fire_id: str) -> None:
+        with self._called("end_fire"):
+            tenant, flow, name = fire_id.split("/", 2)
+            fire = self._fires.get((tenant, flow, name))
+            if fire is not None and fire.outcome is None:
+                fire.outcome, fire.due_at = {"failed": 1}, None
+
     def last_fire(self, flow: Flow) -> datetime | None:
         with self._called("last_fire"):
             names = [name for tenant, one, name in self._fires if (tenant, one) == (flow.tenant, flow.id)]

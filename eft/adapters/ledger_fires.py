@@ -68,8 +68,16 @@ class FireRows:
 
     def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
         """One request."""
+        self._end(fire_key(flow.tenant, flow.id, name), outcome)
+
+    def end_fire(self, fire_id: str) -> None:
+        """One request."""
+        tenant, flow, name = fire_id.split("/", 2)
+        self._end(fire_key(tenant, flow, name), {"failed": 1})
+
+    def _end(self, key: tuple[str, str], outcome: dict[str, int]) -> None:
         self._table.update(
-            *fire_key(flow.tenant, flow.id, name),
+            *key,
             "SET #outcome = :outcome REMOVE #due_shard, #due_at",
             condition="attribute_exists(#pk) AND attribute_not_exists(#outcome)",
             values={":outcome": json.dumps(outcome)},

@@ -198,6 +198,7 @@ def after_failed_discover(engine: Engine, fire_id: str, error: EftError) -> list
     try:
         flow = engine.registry.flow(tenant, flow_id)
     except Permanent:
+        engine.ledger.end_fire(fire_id)
         return []
     engine.ledger.fire_done(flow, name=name, outcome={"failed": 1})
     return []

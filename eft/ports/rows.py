@@ -166,6 +166,9 @@ class Ledger(Protocol):
     def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
         """Notes that a fire's discover has ended, with counts; nothing happens if it is noted already."""
 
+    def end_fire(self, fire_id: str) -> None:
+        """Ends a fire (`<tenant>/<flow>/<fire>`) whose flow is gone; nothing happens if it has ended, or is not there."""
+
     def fires(self, flow: Flow, *, limit: int) -> Sequence[Fire]:
         """Returns the flow's latest fires, newest first."""
 

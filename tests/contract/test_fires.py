@@ -25,6 +25,19 @@ def test_each_run_of_a_fire_is_counted_until_it_ends(rows: Rows) -> None:
     assert rows.ledger.due(rows.partition, before=now + 3 * LEASE) == []
 
 
+def test_a_fire_without_its_flow_is_ended(rows: Rows) -> None:
+    """By its id; one that is not there, or has ended, stays as it is."""
+    flow, now = rows.flow(), rows.clock.now()
+    for name in ("now-1", "2025-01-06T09:00:00Z", "now-2"):
+        rows.ledger.fire(flow, at=now, name=name, partition=rows.partition)
+    rows.ledger.fire_done(flow, name="now-2", outcome={"listed": 1})
+    for name in ("now-1", "2025-01-06T09:00:00Z", "now-2", "now-3"):
+        rows.ledger.end_fire(f"{flow.tenant}/{flow.id}/{name}")
+    assert rows.ledger.due(rows.partition, before=now + LEASE) == []
+    ended = {fire.name: fire.outcome for fire in rows.ledger.fires(flow, limit=9)}
+    assert ended == {"now-1": {"failed": 1}, "2025-01-06T09:00:00Z": {"failed": 1}, "now-2": {"listed": 1}}
+
+
 def test_a_fire_of_another_region_begins_without_a_row(rows: Rows) -> None:
     """It is carried out, and leaves nothing that a sweep would find."""
     assert rows.ledger.begin_fire(rows.flow(), name="now-1", until=rows.clock.now()) == Run()
