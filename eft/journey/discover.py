@@ -200,7 +200,7 @@ def after_failed_discover(engine: Engine, fire_id: str, error: EftError) -> list
     except Permanent:
         engine.ledger.end_fire(fire_id)
         return []
-    engine.ledger.fire_done(flow, name=name, outcome={"failed": 1})
+    engine.ledger.fire_done(flow, name=name, outcome={"failed": 1}, why=error)
     return []
 
 
