@@ -238,7 +238,15 @@ def _made(flow: Flow) -> FlowMade:
 
 def _fire_shown(fire: Fire) -> FireShown:
     kind = "scheduled" if fire_time(fire.name) is not None else _KINDS.get(fire.name.partition("-")[0], "asked")
-    return FireShown(fire=fire.name, kind=kind, at=fire_moment(fire.name), ended=fire.outcome is not None, files=fire.outcome)
+    return FireShown(
+        fire=fire.name,
+        kind=kind,
+        at=fire_moment(fire.name),
+        ended=fire.outcome is not None,
+        files=fire.outcome,
+        reason=fire.reason,
+        error=fire.error,
+    )
 
 
 def _enabled(flow_id: str, *, enabled: bool) -> Answered:

@@ -101,11 +101,11 @@ def _carry_one(run: Callable[[Engine, str, Slice], list[Message]], message: Mess
     try:
         return run(engine(), message.ids[0], piece)
     except NotFound as error:
-        if message.step is Step.DISCOVER and error.reason != "flow_unknown":
-            # A directory or an endpoint that is gone: the fire ends, and its flow shows that it failed.
+        if message.step is Step.DISCOVER:
+            # A directory, an endpoint or the flow that is gone: the fire ends, and its flow, if there is one, shows that it failed.
             return after_failed_discover(engine(), message.ids[0], error)
         log.error("message for something unknown", extra={"reason": error.reason})  # noqa: TRY400 - no traceback wanted
-        if alone and message.step is not Step.DISCOVER:
+        if alone:
             raise Reject(error.reason, requeue=False) from error
         return []
     except EftError as error:

@@ -2,10 +2,10 @@
 
 `python -m tasks.ingress` is its process.
 
-What is done is deleted. What is not stays in the queue: a broken message until SQS moves it to the dead-letter queue, one whose
-source cannot be reached for a growing pause. A kill loses nothing: the rows are written before a message is deleted, and an event
-that comes again finds them. `handler` is the same as an AWS Lambda function with partial batch responses (ReportBatchItemFailures:
-AWS Lambda Developer Guide, "Handling errors for an SQS event source in Lambda").
+What is done is deleted, also where a source cannot be reached and is listed later. What is not stays in the queue: a broken message
+until SQS moves it to the dead-letter queue, one of which nothing could be noted for a growing pause. A kill loses nothing: the rows are
+written before a message is deleted, and an event that comes again finds them. `handler` is the same as an AWS Lambda function with
+partial batch responses (ReportBatchItemFailures: AWS Lambda Developer Guide, "Handling errors for an SQS event source in Lambda").
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ WAIT: Final = 2
 LEAVE_WITHIN: Final = 4.0
 """Seconds after SIGTERM until the process ends, whatever it is waiting for."""
 LONGEST_PAUSE: Final = 900
-"""Seconds until a message comes again whose source cannot be reached."""
+"""Seconds until a message comes again of which nothing could be noted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from eft.domain.names import PARTITIONS, RemotePath
 from eft.domain.ownership import Intent, Mode, Standing
 from eft.domain.parts import PartDone
 from eft.domain.transfer import FINAL, RESTING, Claim, State, Transfer
-from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
+from eft.errors import Conflict, EftError, LostOwnership, NotFound, Permanent, Transient
 from eft.ports import Due, Durability, Fire, Page, Remembered, Reservation, Run
 from eft.ports.announcing import Listening
 
@@ -124,6 +124,7 @@ class _Fire:
     partition: int
     due_at: datetime | None
     outcome: dict[str, int] | None = None
+    why: EftError | None = None
     run: Run = field(default_factory=lambda: Run(0))
 
 
@@ -333,11 +334,18 @@ class FakeLedger(_Fake):
             if fire is not None and fire.outcome is None:
                 fire.run = replace(fire.run, created=fire.run.created + created, refused=fire.run.refused + refused)
 
-    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
+    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int], why: EftError | None = None) -> None:
         with self._called("fire_done"):
             fire = self._fires.get((flow.tenant, flow.id, name))
             if fire is not None and fire.outcome is None:
-                fire.outcome, fire.due_at = dict(outcome), None
+                fire.outcome, fire.due_at, fire.why = dict(outcome), None, why
+
+    def end_fire(self, fire_id: str) -> None:
+        with self._called("end_fire"):
+            tenant, flow, name = fire_id.split("/", 2)
+            fire = self._fires.get((tenant, flow, name))
+            if fire is not None and fire.outcome is None:
+                fire.outcome, fire.due_at = {"failed": 1}, None
 
     def last_fire(self, flow: Flow) -> datetime | None:
         with self._called("last_fire"):
@@ -370,7 +378,11 @@ class FakeLedger(_Fake):
 
     def fires(self, flow: Flow, *, limit: int) -> Sequence[Fire]:
         with self._called("fires"):
-            found = [Fire(name, fire.outcome) for (*owner, name), fire in self._fires.items() if owner == [flow.tenant, flow.id]]
+            found = [
+                Fire(name, fire.outcome, *((fire.why.reason, str(fire.why)) if fire.why else ()))
+                for (*owner, name), fire in self._fires.items()
+                if owner == [flow.tenant, flow.id]
+            ]
             return sorted(found, key=lambda fire: fire_moment(fire.name), reverse=True)[:limit]
 
     def memory(self, flow: Flow) -> Memory:

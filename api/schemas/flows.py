@@ -150,7 +150,13 @@ class FireShown(Shown):
     """When it was planned, or asked for."""
     ended: bool
     files: dict[str, int] | None
-    """How many were listed, selected, created, refused, waiting; for missing files how many were expected and found."""
+    """How many were listed, selected, created, refused, waiting; for missing files how many were expected and found.
+
+    `superseded`: it could not list the source, and left that to a later run of the schedule."""
+    reason: str | None = None
+    """Why it failed, if it did: stable, for programs."""
+    error: str | None = None
+    """The same in words."""
 
 
 class FiresShown(Shown):

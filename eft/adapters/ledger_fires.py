@@ -15,11 +15,12 @@ from datetime import datetime
 from typing import Final
 
 from eft.adapters.ledger_rows import checked, fire_key, flow_key
-from eft.adapters.table import Table
+from eft.adapters.table import Row, Table
 from eft.domain.flow import Flow
 from eft.domain.instants import fire_moment, fire_time, instant, millis
 from eft.domain.memory import Memory, chunks_of, memory_of
 from eft.domain.transfer import ROW_FORMAT
+from eft.errors import EftError
 from eft.ports import Clock, Fire, Run
 
 _HEAD: Final = "M"
@@ -66,13 +67,21 @@ class FireRows:
             values={":created": created, ":refused": refused},
         )
 
-    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
+    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int], why: EftError | None = None) -> None:
         """One request."""
+        self._end(fire_key(flow.tenant, flow.id, name), outcome, why)
+
+    def end_fire(self, fire_id: str) -> None:
+        """One request."""
+        tenant, flow, name = fire_id.split("/", 2)
+        self._end(fire_key(tenant, flow, name), {"failed": 1})
+
+    def _end(self, key: tuple[str, str], outcome: dict[str, int], why: EftError | None = None) -> None:
         self._table.update(
-            *fire_key(flow.tenant, flow.id, name),
-            "SET #outcome = :outcome REMOVE #due_shard, #due_at",
+            *key,
+            f"SET #outcome = :outcome{'' if why is None else ', #reason = :reason, #error = :error'} REMOVE #due_shard, #due_at",
             condition="attribute_exists(#pk) AND attribute_not_exists(#outcome)",
-            values={":outcome": json.dumps(outcome)},
+            values={":outcome": json.dumps(outcome)} | ({} if why is None else {":reason": why.reason, ":error": str(why)}),
         )
 
     def fires(self, flow: Flow, *, limit: int) -> Sequence[Fire]:
@@ -85,7 +94,7 @@ class FireRows:
                 backward=True,
                 limit=limit,
             )
-            found += [Fire(row["sk"][2:], json.loads(row["outcome"]) if "outcome" in row else None) for row in rows]
+            found += [_fire(row) for row in rows]
         return sorted(found, key=lambda fire: fire_moment(fire.name), reverse=True)[:limit]
 
     def last_fire(self, flow: Flow) -> datetime | None:
@@ -127,3 +136,8 @@ class FireRows:
         for name in memory.stored - chunks.keys():
             self._table.delete(pk, f"{_HEAD}#{name}", condition="attribute_exists(#pk)", values={})
         return True
+
+
+def _fire(row: Row) -> Fire:
+    outcome = json.loads(row["outcome"]) if "outcome" in row else None
+    return Fire(row["sk"][2:], outcome, row.get("reason"), row.get("error"))

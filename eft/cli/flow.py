@@ -349,6 +349,8 @@ def remove(ctx: typer.Context, flow: Reference, *, yes: YesFlag = False, as_json
 def _outcome(fire: JsonObject) -> str:
     if not fire["ended"]:
         return "under way"
+    if fire["error"]:
+        return f"failed ({fire['reason']}): {fire['error']}"
     return ", ".join(f"{count} {what}" for what, count in fire["files"].items() if count) or "none"
 
 

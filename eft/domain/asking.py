@@ -66,7 +66,8 @@ def request_in(body: str) -> TransferAsked:
 def _token_in(body: str) -> str | None:
     try:
         parsed: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
+        # Text that is nested too deeply for its parser never becomes better.
         return None
     token = parsed.get("task_token") if isinstance(parsed, dict) else None
     return token if isinstance(token, str) and 0 < len(token) <= LONGEST_TOKEN else None

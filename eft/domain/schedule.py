@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import takewhile
+from itertools import islice, takewhile
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim
@@ -83,6 +83,14 @@ def quiet_until(flow: Flow, *, now: datetime) -> datetime | None:
 def deadlines(expected: Expected, *, after: datetime, until: datetime) -> Iterator[datetime]:
     """Yields the times in (`after`, `until`] by which files must have come."""
     return (at for at in _cron(expected.by, expected.timezone, after, until) if expected.open_on(at))
+
+
+def latest_deadlines(expected: Expected, *, after: datetime, until: datetime, at_most: int) -> list[datetime]:
+    """Returns which of the last `at_most` times in (`after`, `until`] are on days that the calendar has, oldest first."""
+    begin = until.astimezone(ZoneInfo(expected.timezone)) + timedelta(seconds=1)
+    times = (at.astimezone(UTC) for at in CronSim(expected.by, begin, reverse=True))
+    found = islice(takewhile(lambda at: at > after, (at for at in times if at <= until)), at_most)
+    return [at for at in found if expected.open_on(at)][::-1]
 
 
 def offset(flow: Flow) -> timedelta:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, Field
 
@@ -161,6 +161,10 @@ class Claim(NamedTuple):
     region_epoch: int
     """Compared first: a row that comes back from another region counts its fence anew."""
     fence: int
+
+
+LAST_CLAIM: Final = Claim(region_epoch=10**9, fence=10**9)
+"""Of a transfer that has none any more, for it has no row."""
 
 
 class Transfer(Frozen):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -39,7 +40,9 @@ class Taken:
 def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
     """Creates the event's transfers; `counts` gets what became of it on each flow, or why it concerned none.
 
-    One flow's trouble leaves the others alone. Carried through again, what is created already is known.
+    One flow's trouble leaves the others alone: the event comes again only where it could not even be noted that its source is to be
+    listed. So nobody's broken endpoint keeps another tenant's events going round, whose bucket it names. Carried through again, what is
+    created already is known.
 
     Raises:
         EftError: the registry cannot be read now.
@@ -150,12 +153,19 @@ def _refuse(engine: Engine, flow: Flow, name: RefusedName, counts: Counter[str],
 
 
 def _after(engine: Engine, flow: Flow, error: EftError, counts: Counter[str]) -> EftError | None:
-    """Returns the error if the event must come again; what no repetition helps is left to the listing, visibly."""
+    """Returns the error if the event must come again; what a listing can find is left to one, visibly."""
     if error.reason == "source_missing":
         counts["vanished"] += 1
         return None
     if error.endpoint is not None:
         engine.limits.failed(error.endpoint, reason=error.reason)
-    counts["refused" if isinstance(error, Permanent) else "again"] += 1
     log.warning("arrival not taken", extra={"tenant": flow.tenant, "flow": flow.id, "reason": error.reason, "error": str(error)})
-    return None if isinstance(error, Permanent) else error
+    if isinstance(error, Permanent):
+        counts["refused"] += 1
+        return None
+    if isinstance(error, Transient):
+        with suppress(EftError):
+            _list_soon(engine, flow, counts)
+            return None
+    counts["again"] += 1
+    return error

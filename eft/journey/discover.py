@@ -15,13 +15,14 @@ from eft.domain.flow import Flow
 from eft.domain.instants import fire_time
 from eft.domain.schedule import coming_fires
 from eft.domain.transfer import Step, Transfer
+from eft.domain.trigger import Misfire, Schedule
 from eft.errors import EftError, Permanent, Transient
 from eft.journey.accept import found_id, found_transfer, put_on_record, refuse_unpinned, refused_transfer
 from eft.journey.disposal import take_up_disposals
 from eft.journey.looking import Looking, Seen, Verdict, Window
 from eft.journey.messages import ARRIVED, FIRE_AGAIN, Message, next_message
 from eft.journey.work import Slice
-from eft.ports import Engine
+from eft.ports import Engine, Run
 
 log = logging.getLogger(__name__)
 AT_LEAST = 1000
@@ -32,6 +33,8 @@ LONGEST_PAUSE = timedelta(minutes=5)
 BUNDLE = 16
 """Small transfers that travel in one message and share a worker's connections."""
 LOOK_UP = 100
+LATEST = 10
+"""Fires among which a later one is looked for."""
 T = TypeVar("T")
 
 
@@ -47,6 +50,10 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     flow = engine.registry.flow(tenant, flow_id)
     run = engine.ledger.begin_fire(flow, name=name, until=engine.clock.now() + FIRE_AGAIN * engine.tuning.stall)
     if run is None:
+        return []
+    if _superseded(engine, flow, name, run):
+        engine.ledger.fire_done(flow, name=name, outcome={"superseded": 1})
+        log.info("superseded by a later fire", extra={"tenant": tenant, "flow": flow_id, "fire": name})
         return []
     source = engine.registry.endpoint(tenant, flow.source)
     destination = engine.registry.endpoint(tenant, flow.destination)
@@ -85,6 +92,23 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     engine.ledger.fire_done(flow, name=name, outcome=dict(counts))
     log.info("discovered", extra={"tenant": tenant, "flow": flow_id, "fire": name, "files": dict(counts)})
     return messages
+
+
+def _superseded(engine: Engine, flow: Flow, name: str, run: Run) -> bool:
+    """Returns whether a fire that nobody asked for comes again with empty hands, where a later one of its kind lists the same anew.
+
+    Else each fire of an outage would list the whole source at its end. The latest is never superseded, so one of them lists.
+    """
+    if run.number == 1 or run.created or run.refused or _asked_for(name):
+        return False
+    planned = fire_time(name)
+    if planned is None:
+        # Names of arrivals' fires sort as their minutes do.
+        return any(fire.name > name for fire in engine.ledger.fires(flow, limit=LATEST) if fire.name.endswith(ARRIVED))
+    if isinstance(flow.trigger, Schedule) and flow.trigger.misfire is Misfire.ALL:
+        return False
+    last = engine.ledger.last_fire(flow)
+    return last is not None and last > planned
 
 
 def _asked_for(name: str) -> bool:
@@ -178,8 +202,9 @@ def after_failed_discover(engine: Engine, fire_id: str, error: EftError) -> list
     try:
         flow = engine.registry.flow(tenant, flow_id)
     except Permanent:
+        engine.ledger.end_fire(fire_id)
         return []
-    engine.ledger.fire_done(flow, name=name, outcome={"failed": 1})
+    engine.ledger.fire_done(flow, name=name, outcome={"failed": 1}, why=error)
     return []
 
 

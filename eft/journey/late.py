@@ -11,7 +11,7 @@ from eft.domain import announcement
 from eft.domain.announcement import Announcement
 from eft.domain.flow import Expected, Flow
 from eft.domain.names import partition_of
-from eft.domain.schedule import LOOK_BACK, deadlines
+from eft.domain.schedule import LOOK_BACK, latest_deadlines
 from eft.errors import EftError
 from eft.ports import Engine
 
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 SETTLE = timedelta(seconds=15)
 """So long after a time it is judged who had come by then: the ledger's index lags by moments."""
 PAGE = 100
+AT_MOST = 100
+"""Deadlines of each level that a look judges, the latest: a warning of a week before files of each minute spans ten thousand."""
 Level = Literal["warning", "late"]
 Judged = set[tuple[str, str, int, Level, datetime]]
 """What this process has judged: tenant, flow, revision, level, deadline. It spares requests, nothing else."""
@@ -52,11 +54,11 @@ def late(engine: Engine, partitions: Sequence[int], *, judged: Judged) -> list[A
 def _due(flow: Flow, expected: Expected, now: datetime) -> Iterator[tuple[Level, datetime]]:
     """Yields what is to be judged now."""
     begin = max(flow.scheduled_since or flow.created, now - LOOK_BACK)
-    ahead = expected.warn_before or timedelta(0)
-    for deadline in deadlines(expected, after=begin, until=now + ahead):
-        if now >= deadline + SETTLE:
-            yield "late", deadline
-        elif ahead and deadline - ahead + SETTLE <= now < deadline:
+    for deadline in latest_deadlines(expected, after=begin, until=now - SETTLE, at_most=AT_MOST):
+        yield "late", deadline
+    if expected.warn_before is not None:
+        ahead = now + expected.warn_before - SETTLE
+        for deadline in latest_deadlines(expected, after=now, until=ahead, at_most=AT_MOST):
             yield "warning", deadline
 
 

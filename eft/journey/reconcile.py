@@ -18,6 +18,7 @@ from eft.domain.names import remote_path
 from eft.domain.ownership import JournalEntry
 from eft.domain.transfer import RESTING, State, Transfer
 from eft.errors import NotFound, Transient
+from eft.journey.reserve import free_of
 from eft.ports import Engine, OwnershipTable, Peer
 
 log = logging.getLogger(__name__)
@@ -50,10 +51,8 @@ class Reconciliation(Frozen):
     """Rows claimed again and again of which nothing was heard for long: whoever takes them dies, as for want of memory."""
     committing_late: tuple[str, ...] = ()
     """Committing rows older than their bound: the peer or the destination does not answer."""
-    orphan_reservations: tuple[str, ...] = ()
-    """`<endpoint>/<path>` reserved by a transfer that has no row here."""
     freed: tuple[str, ...] = ()
-    """`<endpoint>/<path>` that a transfer at rest, or gone to the other region, still held: free now."""
+    """`<endpoint>/<path>` that a transfer at rest, gone to the other region, or without a row still held: free now."""
     unadopted: tuple[str, ...] = ()
     """Accepted by the other region for this one, or adopted from it, and still without a row here: nobody adopts, or what is on record
     cannot be read."""
@@ -66,9 +65,7 @@ class Reconciliation(Frozen):
     @property
     def clean(self) -> bool:
         """Whether nothing was found."""
-        found = (
-            self.overdue or self.fruitless or self.committing_late or self.orphan_reservations or self.unadopted or self.lost or self.untold
-        )
+        found = self.overdue or self.fruitless or self.committing_late or self.unadopted or self.lost or self.untold
         return not found and sum(self.by_state.values()) == self.accepted
 
 
@@ -78,7 +75,6 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
     overdue: list[str] = []
     fruitless: list[str] = []
     late: list[str] = []
-    orphans: list[str] = []
     freed: list[str] = []
     unadopted: list[str] = []
     lost: list[str] = []
@@ -92,7 +88,8 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
             if row.state is State.COMMITTING and row.since < now - COMMITTING_BOUND:
                 late.append(row.id)
         for endpoint, path, holder in _without_live_holder(engine, partition):
-            (freed if _free(engine, endpoint, path, holder) else orphans).append(f"{endpoint}/{path}")
+            if free_of(engine.ledger, endpoint=endpoint, path=remote_path(path), holder=holder):
+                freed.append(f"{endpoint}/{path}")
         if engine.peer is not None:
             unadopted += _without_row(engine, engine.peer.own, partition, before=now - ADOPTED_WITHIN)
             lost += _lost(engine, engine.peer, partition, before=now - ADOPTED_WITHIN)
@@ -104,7 +101,6 @@ def reconcile(engine: Engine, tenants: Sequence[str] | None = None) -> Reconcili
         overdue=tuple(overdue[:SHOWN]),
         fruitless=tuple(fruitless[:SHOWN]),
         committing_late=tuple(late[:SHOWN]),
-        orphan_reservations=tuple(orphans[:SHOWN]),
         freed=tuple(freed[:SHOWN]),
         unadopted=tuple(unadopted[:SHOWN]),
         lost=tuple(lost[:SHOWN]),
@@ -138,16 +134,6 @@ def _without_live_holder(engine: Engine, partition: int) -> list[tuple[str, str,
     if not suspects:
         return []
     return [each for each in engine.ledger.reservations(partition) if each in suspects]
-
-
-def _free(engine: Engine, endpoint: str, path: str, holder: str) -> bool:
-    """Ends a reservation in the name of its holder, as it was seen at rest; returns False where it has no row."""
-    try:
-        row = engine.ledger.load(holder)
-    except NotFound:
-        return False
-    engine.ledger.release(endpoint=endpoint, path=remote_path(path), transfer=holder, claim=row.claim, delivered=row.receipt is not None)
-    return True
 
 
 def _fruitless(row: Transfer, now: datetime) -> bool:

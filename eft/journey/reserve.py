@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TypedDict
 
 from eft.domain.fingerprint import Fingerprint
 from eft.domain.names import RemotePath
-from eft.domain.transfer import State, Transfer
-from eft.errors import Permanent, Transient
+from eft.domain.transfer import LAST_CLAIM, State, Transfer
+from eft.errors import NotFound, Permanent, Transient
 from eft.journey.work import Work
+from eft.ports import Ledger
 
 
 class Version(TypedDict):
@@ -36,18 +38,24 @@ def reserve(work: Work, path: RemotePath, *, version: Fingerprint | None = None)
         if answer.outcome == "superseded":
             msg = f"a newer version of '{transfer.source.path}' was delivered to '{path}' by transfer {answer.holder}"
             raise Permanent(msg, reason="superseded")
-        holder = ledger.load(answer.holder or "")
-        if holder.elsewhere is None and holder.state not in {State.SETTLED, State.DEAD, State.CANCELLED}:
+        if not free_of(ledger, endpoint=transfer.destination.endpoint, path=path, holder=answer.holder or ""):
             return False
-        # As it was seen at rest: sent round again and claimed meanwhile, it keeps what it has reserved anew.
-        ledger.release(
-            endpoint=transfer.destination.endpoint,
-            path=path,
-            transfer=holder.id,
-            claim=holder.claim,
-            delivered=holder.receipt is not None,
-        )
     return False
+
+
+def free_of(ledger: Ledger, *, endpoint: str, path: RemotePath, holder: str) -> bool:
+    """Ends the reservation of a transfer that rests for good, has left the region or has no row; returns False for a live one.
+
+    As it was seen at rest: sent round again and claimed meanwhile, it keeps what it has reserved anew.
+    """
+    claim, delivered = LAST_CLAIM, False
+    with suppress(NotFound):
+        row = ledger.load(holder)
+        if row.elsewhere is None and row.state not in {State.SETTLED, State.DEAD, State.CANCELLED}:
+            return False
+        claim, delivered = row.claim, row.receipt is not None
+    ledger.release(endpoint=endpoint, path=path, transfer=holder, claim=claim, delivered=delivered)
+    return True
 
 
 def version_of(transfer: Transfer, *, version: Fingerprint | None = None) -> Version:

@@ -13,6 +13,7 @@ from eft.domain.memory import Memory
 from eft.domain.names import RemotePath
 from eft.domain.parts import PartDone
 from eft.domain.transfer import Claim, State, Transfer
+from eft.errors import EftError
 
 T = TypeVar("T")
 
@@ -44,6 +45,10 @@ class Fire:
     """Its planned time, or `now-…` or `past-…` for one that was asked for; `late-…` and `warn-…` are files that were missing."""
     outcome: dict[str, int] | None
     """Counts; None until it has ended."""
+    reason: str | None = None
+    """Why it failed, if it did."""
+    error: str | None = None
+    """The same in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +175,11 @@ class Ledger(Protocol):
     def fire_goes_on(self, flow: Flow, *, name: str, created: int, refused: int) -> None:
         """Adds what a run did that was not the fire's last; nothing happens if the fire has ended."""
 
-    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
-        """Notes that a fire's discover has ended, with counts; nothing happens if it is noted already."""
+    def fire_done(self, flow: Flow, *, name: str, outcome: dict[str, int], why: EftError | None = None) -> None:
+        """Notes that a fire's discover has ended, with counts, and why it failed; nothing happens if it is noted already."""
+
+    def end_fire(self, fire_id: str) -> None:
+        """Ends a fire (`<tenant>/<flow>/<fire>`) whose flow is gone; nothing happens if it has ended, or is not there."""
 
     def fires(self, flow: Flow, *, limit: int) -> Sequence[Fire]:
         """Returns the flow's latest fires, newest first."""

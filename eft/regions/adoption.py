@@ -6,7 +6,7 @@ A row that was left from an era when this region was home before says no more th
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from eft.domain.names import remote_path
@@ -31,26 +31,35 @@ def adopt(engine: Engine, number: int) -> Iterator[Message]:
         return
     table, standing = engine.peer.own, engine.ownership.standing(number)
     partition = table.partition(number)
-    evidence = partition.evidence
-    if partition.ordered < standing.region_epoch:
-        put_in_order(table, engine.ledger, number)
-        table.change(partition.model_copy(update={"ordered": standing.region_epoch}), seen=partition)
     lacking = _lacking(engine, number, engine.peer, standing.region_epoch)
     intents = {one: table.intent(one) for one in lacking}
+    adopted: list[Transfer] = []
     for one in sorted(lacking, key=lambda each: intents[each] is None):
         try:
-            row = _row_of(lacking[one], intents[one], region_epoch=standing.region_epoch, evidence=evidence, engine=engine)
+            row = _row_of(lacking[one], intents[one], region_epoch=standing.region_epoch, evidence=partition.evidence, engine=engine)
         except ValueError:
             # One that a later release has written, say, keeps no other waiting; reconcile shows it.
             log.exception("an intent cannot be read", extra={"transfer": one})
             continue
-        if row.state is State.COMMITTING and row.commit is not None:
-            # Before anything else may begin: what may have been delivered there is not to be followed by an older version.
-            with suppress(LostOwnership):
-                engine.ledger.reserve(path=remote_path(row.commit.path), claim=row.claim, **version_of(row))
         if engine.ledger.adopt(row):
             log.info("adopted", extra={"transfer": one, "state": row.state, "reason": row.reason})
-            yield from next_message(row)
+            adopted.append(row)
+    if partition.ordered < standing.region_epoch:
+        # Until this is noted nothing begins here (`standing`).
+        put_in_order(table, engine.ledger, number)
+        _reserve_again(engine.ledger, [*engine.ledger.unsettled(number), *adopted])
+        table.change(partition.model_copy(update={"ordered": standing.region_epoch}), seen=partition)
+    for row in adopted:
+        yield from next_message(row)
+
+
+def _reserve_again(ledger: Ledger, rows: Iterable[Transfer]) -> None:
+    """Reserves the paths of what may have been delivered: no older version follows it before that is settled."""
+    for row in rows:
+        if row.state is State.COMMITTING and row.commit is not None:
+            # Whoever has claimed it meanwhile does the same (`recover`).
+            with suppress(LostOwnership):
+                ledger.reserve(path=remote_path(row.commit.path), claim=row.claim, **version_of(row))
 
 
 def put_in_order(table: OwnershipTable, ledger: Ledger, number: int) -> None:

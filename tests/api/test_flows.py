@@ -424,6 +424,17 @@ def test_backfill_of_all_times(acme: Client, world: World, queue: Queue) -> None
     assert fields(problem(acme.post(f"{PATH}/{made['id']}/backfill", asked), 422, "request_invalid")) == ["/modified_until"]
 
 
+def test_a_run_that_failed_says_why(acme: Client, world: World, queue: Queue) -> None:
+    """By a stable reason and in words: the source has no such directory."""
+    made = create(acme, selection={"directory": "gone"})
+    acme.post(f"{PATH}/{made['id']}/run")
+    world.queue += queue.sent
+    world.drain()
+    (latest,) = acme.get(f"{PATH}/{made['id']}/fires").get_json()["latest"]
+    assert (latest["files"], latest["reason"]) == ({"failed": 1}, "directory_missing")
+    assert "gone" in latest["error"]
+
+
 def test_fires(acme: Client, world: World, queue: Queue) -> None:
     """Coming times are told while the flow is on, and what became of the latest."""
     made = create(acme, selection={"directory": "in"}, trigger={"kind": "cron", "cron": "0 6 * * *", "timezone": "Europe/Berlin"})
@@ -431,6 +442,8 @@ def test_fires(acme: Client, world: World, queue: Queue) -> None:
     fire = acme.post(f"{base}/run").get_json()["fire"]
     told = acme.get(f"{base}/fires?limit=2").get_json()
     assert told["coming"] == ["2025-01-07T05:00:00Z", "2025-01-08T05:00:00Z"]
-    assert told["latest"] == [{"fire": fire, "kind": "asked", "at": "2025-01-06T09:00:00Z", "ended": False, "files": None}]
+    assert told["latest"] == [
+        {"fire": fire, "kind": "asked", "at": "2025-01-06T09:00:00Z", "ended": False, "files": None, "reason": None, "error": None}
+    ]
     acme.post(f"{base}/pause")
     assert acme.get(f"{base}/fires").get_json()["coming"] == []

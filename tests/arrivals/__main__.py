@@ -121,8 +121,9 @@ def _through_fakes(events: int, dice: random.Random) -> bool:
     seconds = time.monotonic() - began
     once = len(ledger.made) == len(versions) and set(ledger.made.values()) == {1}
     sys.stdout.write(
-        f"fakes: {events} events of {len(versions)} versions in {seconds:.0f} s, {events / seconds:.0f}/s; {again} came again after a lost "
-        f"answer; {len(ledger.made)} transfers, {'each version once' if once else 'NOT each version once'}\n"
+        f"fakes: {events} events of {len(versions)} versions in {seconds:.0f} s, {events / seconds:.0f}/s; after a lost answer {again} "
+        f"came again and {ledger.calls['fire']} were left to a listing; {len(ledger.made)} transfers, "
+        f"{'each version once' if once else 'NOT each version once'}\n"
     )
     return once and max(sent.values()) == 1
 

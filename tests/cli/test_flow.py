@@ -127,6 +127,13 @@ def test_shows_the_next_fires(desk: Desk, server: FakeServer) -> None:
     assert "runs by no schedule, and never ran" in desk.run("flow", "next", "other").stdout
 
 
+def test_shows_why_a_run_failed(desk: Desk) -> None:
+    """By its reason and in words."""
+    desk.run("flow", "add", "lost", "--from", "sftp-a:gone", "--to", "s3-a")
+    desk.run("flow", "run", "lost", "--watch", "--quiet-for", "2s")
+    assert "failed (directory_missing): " in desk.run("flow", "next", "lost").stdout
+
+
 def test_runs_for_a_time_in_the_past(desk: Desk, server: FakeServer) -> None:
     """A wrong time is refused."""
     server.put("in/a.csv", b"x")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from eft.domain.memory import Look, Memory
+from eft.errors import Permanent
 from eft.ports import Due, Fire, Run
 from tests.contract.rows import LEASE, Rows
 
@@ -23,6 +24,28 @@ def test_each_run_of_a_fire_is_counted_until_it_ends(rows: Rows) -> None:
     rows.ledger.fire_done(flow, name="now-1", outcome={})
     assert rows.ledger.begin_fire(flow, name="now-1", until=now) is None
     assert rows.ledger.due(rows.partition, before=now + 3 * LEASE) == []
+
+
+def test_a_fire_that_failed_says_why(rows: Rows) -> None:
+    """By its reason and in words; what it noted first stays."""
+    flow, now = rows.flow(), rows.clock.now()
+    rows.ledger.fire(flow, at=now, name="now-1", partition=rows.partition)
+    rows.ledger.fire_done(flow, name="now-1", outcome={"failed": 1}, why=Permanent("no such directory", reason="source_missing"))
+    rows.ledger.fire_done(flow, name="now-1", outcome={"failed": 1}, why=Permanent("denied", reason="access_denied"))
+    assert rows.ledger.fires(flow, limit=1) == [Fire("now-1", {"failed": 1}, "source_missing", "no such directory")]
+
+
+def test_a_fire_without_its_flow_is_ended(rows: Rows) -> None:
+    """By its id; one that is not there, or has ended, stays as it is."""
+    flow, now = rows.flow(), rows.clock.now()
+    for name in ("now-1", "2025-01-06T09:00:00Z", "now-2"):
+        rows.ledger.fire(flow, at=now, name=name, partition=rows.partition)
+    rows.ledger.fire_done(flow, name="now-2", outcome={"listed": 1})
+    for name in ("now-1", "2025-01-06T09:00:00Z", "now-2", "now-3"):
+        rows.ledger.end_fire(f"{flow.tenant}/{flow.id}/{name}")
+    assert rows.ledger.due(rows.partition, before=now + LEASE) == []
+    ended = {fire.name: fire.outcome for fire in rows.ledger.fires(flow, limit=9)}
+    assert ended == {"now-1": {"failed": 1}, "2025-01-06T09:00:00Z": {"failed": 1}, "now-2": {"listed": 1}}
 
 
 def test_a_fire_of_another_region_begins_without_a_row(rows: Rows) -> None:

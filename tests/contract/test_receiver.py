@@ -204,6 +204,14 @@ def test_nothing_inward_is_posted_to(host: str) -> None:
         assert "no address of the public internet" in str(told.value)
 
 
+def test_a_refusal_does_not_tell_what_a_name_stands_for() -> None:
+    """Nobody looks up names of an inner network by naming them."""
+    with pytest.raises(Permanent) as told:
+        HttpsReceiver().check("https://localhost/")
+    assert "localhost" in str(told.value)
+    assert not {"127.0.0.1", "::1"} & set(str(told.value).replace(",", " ").split())
+
+
 def test_with_loopback_allowed_only_loopback_is() -> None:
     """The setting of the local stack opens this machine, not its network."""
     receiver = HttpsReceiver(loopback=True)

@@ -38,7 +38,7 @@ ELSEWHERE: Final[dict[type, frozenset[str]]] = {
     Ledger: frozenset(
         {
             *("create", "known", "adopt", "unsettled", "page", "due", "postpone", "fire", "fire_done", "last_fire"),
-            *("count", "reservations", "begin_fire", "fire_goes_on", "fires", "memory", "remember"),
+            *("count", "reservations", "begin_fire", "fire_goes_on", "end_fire", "fires", "memory", "remember", "remember_delivered"),
         }
     ),
     Registry: frozenset(

@@ -236,7 +236,9 @@ def test_a_refusal_names_its_reason(world: tuple[World, Told], body: str, reason
     assert world[0].ledger.rows() == []
 
 
-@pytest.mark.parametrize("body", ["", "no JSON", "[]", "7", asked(task_token=None), asked(task_token=""), asked(task_token="x" * 2049)])
+@pytest.mark.parametrize(
+    "body", ["", "no JSON", "[]", "7", asked(task_token=None), asked(task_token=""), asked(task_token="x" * 2049), '{"a":' + "[" * 100_000]
+)
 def test_a_message_that_names_nobody_is_broken(world: tuple[World, Told], body: str) -> None:
     """It stays in the queue until it is a dead letter: nobody could be told."""
     assert carry_requests(world[0].engine, [body]) == [Ending.BROKEN]

@@ -17,6 +17,7 @@ from eft.domain.transfer import State
 from eft.errors import Permanent, Transient
 from eft.journey.arrive import arrive
 from eft.journey.discover import bundled
+from eft.journey.sweep import sweep
 from tests.world import World
 
 BUCKET = "bucket-s3-a"
@@ -234,20 +235,66 @@ def test_a_name_that_cannot_be_moved_is_shown_to_its_customer() -> None:
     assert (row.state, row.reason) == (State.DEAD, "name_invalid")
 
 
-def test_trouble_with_one_source_leaves_the_other_flows_alone() -> None:
-    """What could be created is; the event comes again for the rest, which finds the first known."""
+def _other_tenants(world: World) -> Flow:
+    """A flow of another tenant that waits for arrivals in the same bucket, by an endpoint that is down."""
+    flow = _waiting(world)
+    source, destination = (world.registry.endpoint(flow.tenant, name) for name in (flow.source, flow.destination))
+    world.registry.add_endpoint(source.model_copy(update={"id": "s3-down", "tenant": "other"}))
+    world.registry.add_endpoint(destination.model_copy(update={"tenant": "other"}))
+    theirs = flow.model_copy(update={"id": "flow-other", "tenant": "other", "source": "s3-down"})
+    world.registry.add_flow(theirs)
+    return theirs
+
+
+@pytest.mark.parametrize("shut", [False, True])
+def test_another_tenants_trouble_keeps_no_event_going_round(shut: bool) -> None:
+    """The event is done with for its owner; the other tenant's source is listed soon, whether it fails or its breaker is open."""
     world = World()
-    _waiting(world, source="s3-a")
-    stranger = world.registry.endpoint("acme", "s3-b").model_copy(update={"id": "s3-down", "bucket": BUCKET})
-    world.registry.add_endpoint(stranger)
-    _waiting(world, source="s3-down")
+    theirs = _other_tenants(world)
+    for _ in range(5 if shut else 0):
+        world.limits.failed("s3-down", reason="unreachable")
     world.server("s3-a").put("in/a.csv", b"abc")
-    for expected in ("created", "known"):
-        counts: Counter[str] = Counter()
-        taken = arrive(world.engine, Arrived(bucket=BUCKET, key="in/a.csv"), counts)
-        assert isinstance(taken.trouble, Transient)
-        assert counts == {expected: 1, "again": 1}
-        assert len(taken.created) == (expected == "created")
+    assert _arrive(world, "in/a.csv", "in/a.csv") == {"created": 1, "known": 1, "to_be_listed": 2}
+    world.stores.servers["s3-down"] = world.server("s3-a")
+    world.sweep(after=timedelta(minutes=6))
+    world.drain()
+    assert {row.tenant for row in world.ledger.rows()} == {"acme", "other"}
+    (fire,) = world.ledger.fires(theirs, limit=9)
+    assert fire.outcome is not None
+    assert fire.outcome["created"] == 1
+
+
+def test_an_event_comes_again_where_nothing_of_it_could_be_noted() -> None:
+    """The ledger takes neither the transfer nor the fire of a listing."""
+    world = World()
+    _waiting(world)
+    world.server("s3-a").put("in/a.csv", b"abc")
+    for call in ("create", "fire"):
+        world.ledger.trip(call, Transient("throttled", reason="throttled"))
+    counts: Counter[str] = Counter()
+    assert isinstance(arrive(world.engine, Arrived(bucket=BUCKET, key="in/a.csv"), counts).trouble, Transient)
+    assert counts == {"again": 1}
+    assert _arrive(world, "in/a.csv") == {"created": 1}
+
+
+def test_one_listing_follows_an_outage_in_which_much_arrived() -> None:
+    """Each minute's listing but the latest ends as superseded, and that one takes all."""
+    world = World()
+    theirs = _other_tenants(world)
+    for n in range(12):
+        world.server("s3-a").put(f"in/{n}.csv", b"abc")
+        assert _arrive(world, f"in/{n}.csv")["to_be_listed"] == 1
+        world.clock.advance(timedelta(minutes=6))
+        world.drain()
+        for again in sweep(world.engine):
+            world.deliver_message(again)
+    world.stores.servers["s3-down"] = world.server("s3-a")
+    world.sweep(after=timedelta(hours=1))
+    world.drain()
+    latest, *before = [fire.outcome for fire in world.ledger.fires(theirs, limit=99)]
+    assert latest is not None
+    assert latest["created"] == 12
+    assert before == [{"superseded": 1}] * 11
 
 
 def test_the_fingerprint_of_an_event_is_that_of_a_listing() -> None:

@@ -144,9 +144,9 @@ def test_each_fire_runs_once(seed: int) -> None:
     ends: Counter[tuple[str, str]] = Counter()
     done = fleet.world.ledger.fire_done
 
-    def counted(flow: Flow, *, name: str, outcome: dict[str, int]) -> None:
+    def counted(flow: Flow, *, name: str, outcome: dict[str, int], why: EftError | None = None) -> None:
         ends[flow.id, name] += 1
-        done(flow, name=name, outcome=outcome)
+        done(flow, name=name, outcome=outcome, why=why)
 
     fleet.world.ledger.fire_done = counted  # type: ignore[method-assign]
     fires = {(flow, name) for flow, names in expected.items() for name in names}

@@ -7,11 +7,14 @@ from datetime import timedelta
 
 import pytest
 
+from beat_schedules.fires import due_fires
 from eft.domain.fingerprint import Fingerprint, RefusedName
+from eft.domain.flow import Arrival, Flow, Interval, Misfire
 from eft.domain.transfer import State, Step
 from eft.errors import NotFound, Permanent
 from eft.journey.discover import after_failed_discover, discover
 from eft.journey.looking import LONGEST_LISTING
+from eft.journey.messages import Message
 from eft.journey.operate import run_flow
 from eft.journey.sweep import sweep
 from tests.fakes import START
@@ -118,3 +121,78 @@ def test_a_fire_that_can_never_be_carried_out_ends_and_says_so(world: World) -> 
 def test_a_fire_of_a_flow_that_is_gone_ends_without_a_word(world: World) -> None:
     """There is nothing to note it on."""
     assert after_failed_discover(world.engine, f"{TENANT}/gone/now", NotFound("no flow", reason="flow_unknown")) == []
+
+
+# -- a source that is down ---------------------------------------------------------------------------------------------
+
+
+def _outage(world: World, trigger: Interval | Arrival, *, fires: int = 60) -> Flow:
+    """A flow whose source was down for an hour, with a fire each minute that is tried again each minute; returns it."""
+    flow = world.flow("sftp-a", "s3-b").model_copy(update={"trigger": trigger, "revision": 2})
+    world.registry.change_flow(flow)
+    server = world.stores.servers.pop("sftp-a")
+    waiting: list[Message] = []
+    for _ in range(fires):
+        world.clock.advance(60)
+        waiting += due_fires(world.engine, range(64))
+        waiting = [again for message in waiting for again in world.deliver_message(message)]
+    world.stores.servers["sftp-a"] = server
+    world.queue += waiting
+    return flow
+
+
+@pytest.mark.parametrize("trigger", [Interval(every=timedelta(minutes=1)), Arrival(listed_every=timedelta(minutes=1))])
+def test_one_listing_follows_an_outage(world: World, trigger: Interval | Arrival) -> None:
+    """All fires but the latest end as superseded while the source is down; that one takes the file."""
+    flow = _outage(world, trigger)
+    world.clock.advance(timedelta(minutes=6))
+    world.drain()
+    assert world.server("sftp-a").calls["list"] == 1
+    latest, *before = world.ledger.fires(flow, limit=99)
+    assert latest.outcome == {"listed": 1, "selected": 1, "created": 1, "refused": 0}
+    assert [fire.outcome for fire in before] == [{"superseded": 1}] * 59
+    assert [row.state for row in world.ledger.rows()] == [State.SETTLED]
+
+
+def test_each_fire_of_an_outage_is_made_up_for_where_all_are_wanted(world: World) -> None:
+    """`misfire` all: each lists the source once it is there."""
+    flow = _outage(world, Interval(every=timedelta(minutes=1), misfire=Misfire.ALL), fires=8)
+    world.clock.advance(timedelta(minutes=6))
+    world.drain()
+    assert world.server("sftp-a").calls["list"] == 8
+    assert all(fire.outcome and fire.outcome["listed"] == 1 for fire in world.ledger.fires(flow, limit=99))
+
+
+def test_a_run_that_was_asked_for_is_not_superseded(world: World) -> None:
+    """It goes on trying, whatever the schedule fires meanwhile."""
+    flow = _outage(world, Interval(every=timedelta(minutes=1)), fires=1)
+    world.queue.clear()
+    world.clock.advance(timedelta(minutes=6))
+    server = world.stores.servers.pop("sftp-a")
+    (asked,) = run_flow(world.engine, flow)
+    (again,) = world.deliver_message(asked)
+    world.clock.advance(60)
+    assert len(list(due_fires(world.engine, range(64)))) == 1
+    world.stores.servers["sftp-a"] = server
+    world.clock.advance(timedelta(minutes=6))
+    world.deliver_message(again)
+    shown = {fire.name: fire.outcome for fire in world.ledger.fires(flow, limit=9)}
+    assert shown[asked.ids[0].rpartition("/")[2]] == {"listed": 1, "selected": 1, "created": 1, "refused": 0}
+
+
+def test_a_run_that_has_taken_files_is_not_superseded(world: World) -> None:
+    """Its counts are told by its own end."""
+    trigger = Interval(every=timedelta(minutes=1))
+    flow = world.flow("sftp-a", "s3-b", selection={"glob": "*.csv"}).model_copy(update={"trigger": trigger, "revision": 2})
+    world.registry.change_flow(flow)
+    for n in range(150):
+        world.server("sftp-a").put(f"in/{n:03d}.csv", b"x")
+    world.clock.advance(60)
+    (fire,) = due_fires(world.engine, range(64))
+    discover(world.engine, fire.ids[0], world.slice(leaving=True))
+    world.clock.advance(60)
+    assert len(list(due_fires(world.engine, range(64)))) == 1
+    discover(world.engine, fire.ids[0], world.slice())
+    *_, first = world.ledger.fires(flow, limit=9)
+    assert first.outcome is not None
+    assert first.outcome["created"] == 150

@@ -151,3 +151,14 @@ def test_many_transfers_are_counted_page_by_page(world: World) -> None:
     world.deliver_message(fire)
     assert len(world.ledger.rows()) == 120
     assert [level for level, _ in raised(world, until=DEADLINE + HOUR)] == ["warning", "late"]
+
+
+def test_a_look_at_deadlines_of_each_minute_is_bounded(world: World) -> None:
+    """A warning of a week before spans ten thousand deadlines: the latest hundred of each level are judged, and then each in its turn."""
+    expecting(world, by="* * * * *", within="P8D", warn_before="P7D")
+    world.clock.advance(timedelta(days=2))
+    world.ledger.calls.clear()
+    judged: Judged = set()
+    first = [one.data.level for one in late(world.engine, ALL, judged=judged) if isinstance(one.data, FlowTold)]
+    assert (first.count("late"), first.count("warning"), world.ledger.calls["page"]) == (100, 100, 200)
+    assert [level for level, _ in raised(world, until=world.clock.now() + timedelta(minutes=1), judged=judged)] == ["late", "warning"]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from eft.domain.flow import Arrival, Cron, Flow, Interval, Manual, Misfire, Once
 from eft.domain.instants import spoken
-from eft.domain.schedule import ALL_AT_MOST, coming_fires, deadlines, due_times, offset, quiet_until
+from eft.domain.schedule import ALL_AT_MOST, coming_fires, deadlines, due_times, latest_deadlines, offset, quiet_until
 from eft.domain.trigger import Calendar, Expected
 from eft.domain.windows import WEEK, Daily, Span
 
@@ -263,3 +263,16 @@ def test_durations_are_spoken() -> None:
     """As a person would say them."""
     spelt = [spoken(timedelta(seconds=n)) for n in (0, 59, 300, 5400, 93600)]
     assert spelt == ["0 s", "59 s", "5 min", "1 h 30 min", "1 d 2 h"]
+
+
+@pytest.mark.parametrize("by", ["30 2 * * *", "*/20 * * * *", "15 1-3 * * *"])
+@pytest.mark.parametrize("change", [datetime(2025, 3, 30, tzinfo=UTC), datetime(2025, 10, 26, tzinfo=UTC)])
+def test_the_latest_deadlines_are_the_last_of_all(by: str, change: datetime) -> None:
+    """Also through a change of clocks, with closed days left out."""
+    expected = Expected.model_validate({"by": by, "timezone": "Europe/Berlin", "calendar": {}})
+    after, until = change - timedelta(days=4), change + timedelta(days=3, minutes=20)
+    every = list(deadlines(expected, after=after, until=until))
+    assert latest_deadlines(expected, after=after, until=until, at_most=10_000) == every
+    daily = expected.model_copy(update={"calendar": None})
+    last = list(deadlines(daily, after=after, until=until))[-3:]
+    assert latest_deadlines(daily, after=after, until=until, at_most=3) == last

@@ -151,11 +151,16 @@ def test_a_fire_whose_source_has_no_such_directory_ends_and_says_so(world: World
     assert post.letters() == []
 
 
-def test_a_fire_of_a_deleted_flow_ends(post: PostOffice, caplog: pytest.LogCaptureFixture) -> None:
-    """It is no dead letter: its customer deleted it."""
-    carry(Step.DISCOVER, [f"{TENANT}/gone/now"], None)
+def test_a_fire_of_a_deleted_flow_ends(world: World, post: PostOffice, caplog: pytest.LogCaptureFixture) -> None:
+    """It is no dead letter, for its customer deleted it, and no sweep sends it again."""
+    flow = world.flow("sftp-a", "s3-b")
+    (fire,) = run_flow(world.engine, flow)
+    world.registry.remove_flow(flow.tenant, flow.id, revision=flow.revision)
+    carry(Step.DISCOVER, fire.ids, None)
     assert post.letters() == []
-    assert named("message for something unknown", caplog.records) == ["flow_unknown"]
+    assert named("discover failed", caplog.records) == ["flow_unknown"]
+    world.clock.advance(world.tuning.stall * 10)
+    assert list(sweep(world.engine)) == []
 
 
 @pytest.mark.parametrize(
@@ -242,7 +247,8 @@ def test_a_broker_that_is_away_costs_the_rest_a_wait_for_the_sweep(
 
 
 def run(name: str, **body: object) -> object:
-    """Runs a task as a worker calls it."""
+    """Runs a task as a worker calls it, which has imported the modules of all tasks."""
+    app.loader.import_default_modules()
     return app.tasks[name](**body)
 
 
