@@ -48,6 +48,8 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     """
     tenant, flow_id, name = fire_id.split("/", 2)
     flow = engine.registry.flow(tenant, flow_id)
+    if not _admitted(engine, tenant, piece):
+        return [Message(step=Step.DISCOVER, ids=(fire_id,), delay=timedelta(seconds=2 + 4 * engine.clock.jitter()))]
     run = engine.ledger.begin_fire(flow, name=name, until=engine.clock.now() + FIRE_AGAIN * engine.tuning.stall)
     if run is None:
         return []
@@ -59,10 +61,7 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     destination = engine.registry.endpoint(tenant, flow.destination)
     for endpoint in (source, destination):
         refuse_unpinned(endpoint)
-    until = engine.limits.shut_until(source.id)
-    if until is not None:
-        msg = f"endpoint {source.id} has failed repeatedly; it is tried again at {until:%H:%M:%S} UTC"
-        raise Transient(msg, reason="breaker_open", retry_after=until - engine.clock.now())
+    _refuse_shut(engine, source)
     memory = engine.ledger.memory(flow)
     looking = Looking(engine, flow, source, memory, window=window_of(name))
     counts: Counter[str] = Counter(listed=0, selected=0, created=0, refused=0)
@@ -92,6 +91,21 @@ def discover(engine: Engine, fire_id: str, piece: Slice) -> list[Message]:
     engine.ledger.fire_done(flow, name=name, outcome=dict(counts))
     log.info("discovered", extra={"tenant": tenant, "flow": flow_id, "fire": name, "files": dict(counts)})
     return messages
+
+
+def _admitted(engine: Engine, tenant: str, piece: Slice) -> bool:
+    """Takes one of the slots in which a tenant's flows may list at a time: slow servers of one customer do not hold everybody's threads."""
+    key, most = f"discover:{tenant}", max(1, engine.tuning.tenant_window // 2)
+    if engine.limits.acquire(key, limit=most, holder=piece.worker, lease=engine.tuning.admission_lease):
+        piece.admitted.add(key)
+    return key in piece.admitted
+
+
+def _refuse_shut(engine: Engine, source: Endpoint) -> None:
+    until = engine.limits.shut_until(source.id)
+    if until is not None:
+        msg = f"endpoint {source.id} has failed repeatedly; it is tried again at {until:%H:%M:%S} UTC"
+        raise Transient(msg, reason="breaker_open", retry_after=until - engine.clock.now())
 
 
 def _superseded(engine: Engine, flow: Flow, name: str, run: Run) -> bool:

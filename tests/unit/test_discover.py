@@ -29,6 +29,21 @@ def world() -> World:
     return made
 
 
+def test_a_tenants_flows_list_a_few_at_a_time(world: World) -> None:
+    """Half of the admission window: whoever finds it full asks again in a moment, and lists once there is room."""
+    flow = world.flow("sftp-a", "s3-b")
+    (message,) = run_flow(world.engine, flow)
+    held = [world.slice() for _ in range(world.tuning.tenant_window // 2)]
+    for piece in held:
+        assert world.limits.acquire(f"discover:{TENANT}", limit=99, holder=piece.worker, lease=world.tuning.admission_lease)
+    (again,) = world.deliver_message(message)
+    assert (again.ids, again.delay is not None, world.ledger.rows()) == (message.ids, True, [])
+    world.limits.release(f"discover:{TENANT}", holder=held[0].worker)
+    world.deliver_message(again)
+    assert world.ledger.rows() != []
+    assert len(world.limits.holders(f"discover:{TENANT}")) == len(held) - 1
+
+
 def test_a_source_whose_breaker_is_open_is_not_listed(world: World) -> None:
     """The fire waits until the breaker lets one through."""
     flow = world.flow("sftp-a", "s3-b")
