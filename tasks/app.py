@@ -20,6 +20,8 @@ def make_app(settings: Settings) -> Celery:
         broker_url=f"{SCHEME}://",
         broker_transport_options={
             "queue_urls": {name: queue_url(name, base=settings.queue_base, prefix=settings.prefix) for name in QUEUES},
+            # The lanes of a file are sent at once, and each is work for a while.
+            "one_by_one": (Step.PARTS.value,),
             "region": settings.region,
             "endpoint_url": settings.sqs_endpoint or settings.aws_endpoint,
             "visibility_timeout": settings.visibility,

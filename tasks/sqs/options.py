@@ -20,6 +20,10 @@ class Options:
     queue_urls: Mapping[str, str] = field(default_factory=dict)
     """Celery's queue name to SQS's queue URL; no other queue exists."""
 
+    one_by_one: tuple[str, ...] = ()
+    """Queues that are asked for one message at a time: what is sent together spreads over the workers, and does not go to whoever asks
+    first."""
+
     region: str | None = None
     endpoint_url: str | None = None
 

@@ -7,7 +7,7 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from tasks.drain import draining
-from tasks.sqs.calls import Calls, backoff, described
+from tasks.sqs.calls import BATCH, Calls, backoff, described
 from tasks.sqs.envelope import BrokenMessageError, opened
 from tasks.sqs.health import Polls
 from tasks.sqs.leases import Leases
@@ -56,8 +56,9 @@ class Poller(Thread):
     def run(self) -> None:
         """Polls."""
         self._polls.watch(self.queue)
+        most = 1 if self.queue in self._options.one_by_one else BATCH
         while not self._leaving:
-            granted = self._window.reserve(PATIENCE)
+            granted = self._window.reserve(PATIENCE, most=most)
             if not granted:
                 self._polls.full(self.queue)
             elif self._leaving:

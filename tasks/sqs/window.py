@@ -36,8 +36,8 @@ class Window(virtual.QoS):
             self._limit = limit
             self._changed.notify_all()
 
-    def reserve(self, patience: float) -> int:
-        """Returns for how many messages a poll may ask, at most ten; 0 when there was no room for `patience` seconds.
+    def reserve(self, patience: float, *, most: int = BATCH) -> int:
+        """Returns for how many messages a poll may ask, at most ten, or `most`; 0 when there was no room for `patience` seconds.
 
         Where the room is taken by other queues' polls that may stay empty, one message is granted all the same: so the
         window may be overrun by at most one message per queue, and no queue waits for another's long poll.
@@ -48,7 +48,7 @@ class Window(virtual.QoS):
             room = self._room()
             if room <= 0:
                 return 0
-            granted = max(1, min(BATCH, room - self._reserved))
+            granted = max(1, min(most, room - self._reserved))
             self._reserved += granted
             return granted
 

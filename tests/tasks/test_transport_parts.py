@@ -21,12 +21,14 @@ from tasks.sqs.envelope import BrokenMessageError, opened, receive_count, sealed
 from tasks.sqs.health import Polls, silent_queues
 from tasks.sqs.leases import Leases
 from tasks.sqs.options import Options
+from tasks.sqs.polling import Poller
 from tasks.sqs.window import Window
 from tests.tasks.conftest import MakeQueues, StartEngine, eventually
 
 if TYPE_CHECKING:
     from kombu.message import Message
     from kombu.transport import virtual
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 
 def _window(limit: int) -> Window:
@@ -38,7 +40,8 @@ def test_a_window_grants_what_is_free_and_ten_at_most() -> None:
     """Reservations of polls under way count as taken; without a limit a poll asks for ten."""
     window = _window(12)
     assert window.reserve(0) == 10
-    assert window.reserve(0) == 2
+    assert window.reserve(0, most=1) == 1
+    assert window.reserve(0) == 1
     window.release(10)
     for n in range(11):
         window.admit(str(n))
@@ -48,6 +51,28 @@ def test_a_window_grants_what_is_free_and_ten_at_most() -> None:
     assert not window.can_consume()
     assert window.reserve(0) == 0
     assert _window(0).reserve(0) == 10
+
+
+@pytest.mark.parametrize(("queue", "most"), [("parts", 1), ("deliver", 4)])
+def test_lanes_are_taken_one_by_one(queue: str, most: int) -> None:
+    """What is sent together is shared by the workers that ask, where the queue is one of those; elsewhere a poll asks for all that fits."""
+    asked: list[int] = []
+    pollers: list[Poller] = []
+
+    class Silent(Calls):
+        def receive(self, queue: str, limit: int) -> "list[MessageTypeDef]":
+            asked.append(limit)
+            pollers[0].stop()
+            return []
+
+    options = Options(queue_urls={queue: "http://127.0.0.1/"}, region="us-gov-west-1", one_by_one=("parts",))
+    calls = Silent(options)
+    poller = Poller(
+        queue, lambda *_: None, calls=calls, options=options, window=_window(4), leases=Leases(calls, options), polls=Polls(None)
+    )
+    pollers.append(poller)
+    poller.run()
+    assert asked == [most]
 
 
 def test_a_window_lets_no_queue_wait_for_another_queues_long_poll() -> None:
