@@ -51,12 +51,17 @@ class Partition(Frozen):
     phase: Phase = Phase.ACTIVE
     evidence: bool = True
     """Whether this table knows everything that may have been committed so far; False once the home may have committed alone."""
-    ordered: int = 1
-    """The region_epoch for which this region's ledger knows what was delivered where, whichever region did it: nothing begins before."""
+    ordered: int = 0
+    """The last region_epoch of this region for which its ledger learnt what had been delivered where before; nothing begins until then."""
     changed_by: str | None = None
     why: str | None = None
     ticket: str | None = None
     changed_at: AwareDatetime | None = None
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the ledger of this home knows what was delivered before; under the first region_epoch nothing was."""
+        return self.ordered >= self.region_epoch or self.region_epoch == 1
 
     @property
     def decisive(self) -> tuple[str, int, Mode, Phase, bool]:

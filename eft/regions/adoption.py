@@ -9,13 +9,13 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from eft.domain.names import remote_path
+from eft.domain.names import RemotePath, remote_path
 from eft.domain.ownership import Intent, JournalEntry
 from eft.domain.transfer import FINAL, RESTING, State, Transfer
 from eft.errors import EftError, LostOwnership, NotFound
 from eft.journey.accept import NO_EVIDENCE
 from eft.journey.messages import Message, next_message
-from eft.journey.reserve import version_of
+from eft.journey.reserve import Version, version_of
 from eft.ports import Engine, Ledger, OwnershipTable, Peer
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,9 @@ def adopt(engine: Engine, number: int) -> Iterator[Message]:
         if engine.ledger.adopt(row):
             log.info("adopted", extra={"transfer": one, "state": row.state, "reason": row.reason})
             adopted.append(row)
-    if partition.ordered < standing.region_epoch:
+    if not partition.in_order:
         # Until this is noted nothing begins here (`standing`).
-        put_in_order(table, engine.ledger, number)
+        put_in_order(table, engine.ledger, number, since=partition.ordered)
         _reserve_again(engine.ledger, [*engine.ledger.unsettled(number), *adopted])
         table.change(partition.model_copy(update={"ordered": standing.region_epoch}), seen=partition)
     for row in adopted:
@@ -62,25 +62,36 @@ def _reserve_again(ledger: Ledger, rows: Iterable[Transfer]) -> None:
                 ledger.reserve(path=remote_path(row.commit.path), claim=row.claim, **version_of(row))
 
 
-def put_in_order(table: OwnershipTable, ledger: Ledger, number: int) -> None:
+def put_in_order(table: OwnershipTable, ledger: Ledger, number: int, *, since: int) -> None:
     """Has a ledger know what was delivered where, by its region's intents: no older version goes over what another region delivered.
 
-    What has not come to rest is left out: its own row has the path reserved. Repeating it is harmless.
+    It concerns what overwrites, and what was announced after region_epoch `since`: before, this region was home itself, or knows it by
+    now. What has not come to rest is left out: its own row has the path reserved. Repeating it is harmless.
     """
     # An index that lags shows what was closed a moment ago.
     open_still = {
         entry.transfer for entry in table.journals(number) if (now := table.journal_entry(entry.transfer)) is not None and not now.closed
     }
+    newest: dict[tuple[str, str, str], tuple[RemotePath, Version]] = {}
     for intent in table.intents(number):
-        if intent.abandoned or not intent.row or intent.transfer in open_still:
+        if intent.abandoned or intent.region_epoch <= since or intent.transfer in open_still:
             continue
-        try:
-            row = Transfer.model_validate_json(intent.row)
-        except ValueError:
-            log.exception("an intent cannot be read", extra={"transfer": intent.transfer})
-            continue
-        if row.commit is not None:
-            ledger.remember_delivered(path=remote_path(row.commit.path), **version_of(row))
+        row = _announced_row(intent)
+        if row is not None and row.commit is not None and row.commit.overwrite:
+            path, version = remote_path(row.commit.path), version_of(row)
+            key = (version["endpoint"], path, version["source"])
+            if key not in newest or newest[key][1]["order"] < version["order"]:
+                newest[key] = path, version
+    for path, version in newest.values():
+        ledger.remember_delivered(path=path, **version)
+
+
+def _announced_row(intent: Intent) -> Transfer | None:
+    try:
+        return Transfer.model_validate_json(intent.row) if intent.row else None
+    except ValueError:
+        log.exception("an intent cannot be read", extra={"transfer": intent.transfer})
+        return None
 
 
 def _lacking(engine: Engine, number: int, peer: Peer, region_epoch: int) -> dict[str, Transfer]:

@@ -31,7 +31,7 @@ class RegionPair:
         if row.home != self.region or row.phase is Phase.RELEASED or (begin and row.phase is not Phase.ACTIVE):
             msg = f"partition {partition} is {row.phase} at home in {row.home}, region_epoch {row.region_epoch}"
             raise LostOwnership(msg)
-        if begin and row.ordered < row.region_epoch:
+        if begin and not row.in_order:
             msg = f"partition {partition} has yet to learn what was delivered before region_epoch {row.region_epoch}"
             raise LostOwnership(msg)
         return Standing(partition=partition, home=row.home, region_epoch=row.region_epoch, mode=row.mode, phase=row.phase)

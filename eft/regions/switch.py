@@ -83,7 +83,7 @@ def hand_over(engine: Engine, number: int, order: Order) -> Partition:
         rows = list(engine.ledger.unsettled(number))
     for row in rows:
         _carry_over(engine, row, engine.ledger, peer.ledger, to=peer.region, region_epoch=here.region_epoch + 1)
-    put_in_order(peer.table, peer.ledger, number)
+    put_in_order(peer.table, peer.ledger, number, since=there.ordered)
     epoch = here.region_epoch + 1
     there = _change(
         engine, peer.table, there, order, home=peer.region, region_epoch=epoch, ordered=epoch, mode=here.mode, phase=Phase.ACTIVE
@@ -173,7 +173,8 @@ def rejoin(engine: Engine, number: int, order: Order) -> Partition:
     _reconcile(engine, peer, number, here.region_epoch)
     _compare_intents(engine, peer, number, here.region_epoch)
     _tell_everything(engine, peer, number, here.region_epoch)
-    put_in_order(own, engine.ledger, number)
+    # What this region learnt just now is announced under the present region_epoch.
+    put_in_order(own, engine.ledger, number, since=here.region_epoch - 1)
     _change(engine, peer.table, there, order, evidence=True)
     here = here if here.evidence else _change(engine, own, here, order, evidence=True)
     # Once more: what has come to wait for evidence since.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -403,6 +404,30 @@ def test_an_older_version_does_not_follow_a_newer_one_into_another_region(pair: 
     row = other.ledger.load(older.id)
     assert (row.state, row.reason) == (State.DEAD, "superseded")
     assert appeared(home) == 1
+
+
+def test_a_promoted_region_learns_only_what_may_be_overwritten_and_is_new_to_it(pair: Pair) -> None:
+    """However much was delivered before: a flow that overwrites nothing costs nothing, and what is known is not learnt again."""
+    number, home, other = home_of(pair, "sftp-b")
+    learnt: list[str] = []
+
+    def noting(remember: Callable[..., None]) -> Callable[..., None]:
+        def noted(**told: Any) -> None:  # noqa: ANN401 - whatever the port takes
+            learnt.append(told["path"])
+            remember(**told)
+
+        return noted
+
+    for world in (home, other):
+        world.ledger.remember_delivered = noting(world.ledger.remember_delivered)  # type: ignore[method-assign]
+    home.until_rest(home.submit("s3-a", "sftp-b"))
+    for _ in range(3):
+        home.until_rest(home.submit("s3-a", "sftp-b", to="out/b.bin", conflict="overwrite"))
+    for here, there in ((home, other), (other, home), (home, other)):
+        drain(here.engine, number, ORDER)
+        hand_over(here.engine, number, ORDER)
+        work_on(there, number)
+    assert learnt == ["out/b.bin"] * 2
 
 
 def test_nothing_begins_in_a_promoted_region_before_it_knows_what_was_delivered(pair: Pair) -> None:
