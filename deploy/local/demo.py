@@ -115,11 +115,11 @@ def _run(stack: LocalStack, directory: Path, out: Console, *, keep: bool) -> int
                 findings = [leg.look(leg.seen) for leg in legs]
                 _apart(acme, globex, legs)
         clean = _summary(legs, findings, seconds, out)
-        where(stack, out)
         if not clean:
             raise CheckFailed("\n".join(f"{leg.title}: {found}" for leg, found in zip(legs, findings, strict=True) if not found.clean))
         out.print(f"[bold green]Every file arrived once, whole.[/] {time.monotonic() - begun:.0f} s in all.")
         if keep:
+            where(stack, out)
             out.print("It stays up until Ctrl-C.")
             threading.Event().wait()
     finally:

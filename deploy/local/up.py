@@ -12,6 +12,7 @@ from typing import Final
 from rich.console import Console
 
 from deploy.local import places, samples
+from deploy.local.alone import alone
 from deploy.local.process import StartFailed, stop_on_signals
 from deploy.local.samples import MIB, many
 from deploy.local.sftp import SftpAccount, write_private
@@ -42,28 +43,33 @@ def run(*, directory: Path, port: int, workers: int = 2, pool: Pool = "threads",
     default one unless that leads elsewhere, else `local`.
     """
     out = console or Console()
-    _empty(directory)
-    stack = LocalStack(directory, workers=workers, pool=pool, api_port=port or None, ingress=True)
-    address = directory / "api-url"
     try:
-        with stop_on_signals():
-            with out.status("Starting …") as status:
-                stack.start(lambda what: status.update(f"Starting … {what} is up"))
-            address.write_text(f"{stack.api_url}\n", encoding="utf-8")
-            _explain(stack, _samples(stack, directory), _saved(stack), out)
-            threading.Event().wait()
+        with stop_on_signals(), alone(directory, port):
+            _serve(directory, port=port, workers=workers, pool=pool, out=out)
     except StartFailed as failure:
         out.print("[bold red]The local stack cannot start.[/]")
         out.print(str(failure), markup=False, highlight=False)
         return 1
     except SystemExit:
         pass
+    out.print("Stopped.")
+    return 0
+
+
+def _serve(directory: Path, *, port: int, workers: int, pool: Pool, out: Console) -> None:
+    _empty(directory)
+    stack = LocalStack(directory, workers=workers, pool=pool, api_port=port or None, ingress=True)
+    address = directory / "api-url"
+    try:
+        with out.status("Starting …") as status:
+            stack.start(lambda what: status.update(f"Starting … {what} is up"))
+        address.write_text(f"{stack.api_url}\n", encoding="utf-8")
+        _explain(stack, _samples(stack, directory), _saved(stack), out)
+        threading.Event().wait()
     finally:
         address.unlink(missing_ok=True)
         with out.status("Stopping …"):
             stack.stop()
-    out.print("Stopped.")
-    return 0
 
 
 def _empty(directory: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 from rich.console import Console
 
 from deploy.local import samples
+from deploy.local.alone import alone
 from deploy.local.link import LinkState
 from deploy.local.process import StartFailed, stop_on_signals
 from deploy.local.regions import EAST, OPERATOR, WEST, TwoRegions
@@ -85,31 +86,36 @@ def run(*, directory: Path, port: int, workers: int = 1, console: Console | None
     left with an operator's token, the address of the western API in the directory's `api-url`.
     """
     out = console or Console()
-    _empty(directory)
-    pair = TwoRegions(directory, workers=workers, monitored=True, api_ports={WEST: port, EAST: port + 1} if port else None)
-    address = directory / "api-url"
     try:
-        with stop_on_signals():
-            with out.status("Starting …") as status:
-                pair.start(lambda what: status.update(f"Starting … {what} is up"))
-            address.write_text(f"{pair.stacks[WEST].api_url}\n", encoding="utf-8")
-            switchboard = Switchboard(pair, lambda line: out.print(line, markup=False, highlight=False))
-            _explain(pair, directory, _outbox(pair), out)
-            while True:
-                switchboard.look()
-                time.sleep(LOOK_SECONDS)
+        with stop_on_signals(), alone(directory, port, port + 1 if port else 0):
+            _serve(directory, port=port, workers=workers, out=out)
     except StartFailed as failure:
         out.print("[bold red]The local stack cannot start.[/]")
         out.print(str(failure), markup=False, highlight=False)
         return 1
     except SystemExit:
         pass
+    out.print("Stopped.")
+    return 0
+
+
+def _serve(directory: Path, *, port: int, workers: int, out: Console) -> None:
+    _empty(directory)
+    pair = TwoRegions(directory, workers=workers, monitored=True, api_ports={WEST: port, EAST: port + 1} if port else None)
+    address = directory / "api-url"
+    try:
+        with out.status("Starting …") as status:
+            pair.start(lambda what: status.update(f"Starting … {what} is up"))
+        address.write_text(f"{pair.stacks[WEST].api_url}\n", encoding="utf-8")
+        switchboard = Switchboard(pair, lambda line: out.print(line, markup=False, highlight=False))
+        _explain(pair, directory, _outbox(pair), out)
+        while True:
+            switchboard.look()
+            time.sleep(LOOK_SECONDS)
     finally:
         address.unlink(missing_ok=True)
         with out.status("Stopping …"):
             pair.stop()
-    out.print("Stopped.")
-    return 0
 
 
 def _empty(directory: Path) -> None:

@@ -111,7 +111,7 @@ class Api:
             except Failure as failure:
                 if failure.code is not ExitCode.NOT_FOUND:
                     raise
-        named = [item for item in self.listing(path(noun))["items"] if item["name"] == reference]
+        named = self.named(noun, reference)
         if not named:
             raise Failure(
                 f"No {noun[:-1]} has the id or the name '{reference}'",
@@ -122,6 +122,14 @@ class Api:
             ids = ", ".join(str(item["id"]) for item in named)
             raise usage(f"{len(named)} {noun} have the name '{reference}'", advice=f"Give one of their ids: {ids}.")
         return self.get(path(noun, str(named[0]["id"])))
+
+    def named(self, noun: str, name: str) -> list[JsonObject]:
+        """Returns all endpoints or flows of this name, as a list shows them.
+
+        Raises:
+            Failure: with the exit code that the status calls for.
+        """
+        return [item for item in self.listing(path(noun))["items"] if item["name"] == name]
 
     def post(self, where: str, body: Mapping[str, object] | None = None, *, key: str | None = None) -> Answer:
         """Posts a body and returns the reply. With an Idempotency-Key (`key`) a lost reply is asked for again.

@@ -26,7 +26,7 @@ from eft.cli.credentials import (
 from eft.cli.failure import EXIT_CODES, ExitCode, Failure, examples, usage
 from eft.cli.host_keys import HostKeyOption, PinOption
 from eft.cli.output import Output
-from eft.cli.session import JsonFlag, Session, YesFlag, begin, confirm, session_of
+from eft.cli.session import JsonFlag, Session, YesFlag, begin, confirm, session_of, warn_of_namesakes
 
 if TYPE_CHECKING:
     from eft.cli.client import Api, JsonObject
@@ -318,9 +318,11 @@ def _onboard(session: Session, api: Api, out: Output, *, body: JsonObject, pins:
     out.say(f"Endpoint {endpoint['name']} is added: {endpoint['id']}")
     for warning in endpoint.get("warnings") or ():
         out.note(f"Warning: {warning['message']}")
+    warn_of_namesakes(api, out, "endpoints", str(endpoint["name"]))
     report = _probe(api, out, endpoint) if test else None
     if report and report["host_keys"] and host_keys.unpinned(endpoint):
-        host_keys.show(out, report["host_keys"], endpoint=endpoint)
+        if session.interactive():
+            host_keys.show(out, report["host_keys"], endpoint=endpoint)
         keys = host_keys.choose(session, out, shown=report["host_keys"], fingerprints=pins)
         if keys:
             endpoint = host_keys.pin(api, endpoint, keys=keys)
@@ -333,6 +335,14 @@ def _conclude(out: Output, endpoint: JsonObject, *, report: JsonObject | None) -
     if report is None:
         return
     _show_report(out, report, endpoint=endpoint)
+    if host_keys.unpinned(endpoint) and not report["host_keys"]:
+        again = f"eft endpoint test {endpoint['id']}"
+        remove = f"eft endpoint remove {endpoint['id']}"
+        raise Failure(
+            "The connection test failed, and no host key is pinned: the endpoint moves nothing yet",
+            code=ExitCode.NEGATIVE,
+            advice=f"See the failed check above. Test it again: {again}; if the address is wrong: {remove}, and add it anew.",
+        )
     if host_keys.unpinned(endpoint):
         raise Failure(
             "No host key is pinned: the endpoint moves nothing yet",

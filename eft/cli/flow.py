@@ -11,7 +11,7 @@ from eft.cli import policy, selecting, trigger
 from eft.cli.amounts import parse_duration, shown_duration, shown_moment, shown_size
 from eft.cli.failure import EXIT_CODES, examples, usage
 from eft.cli.output import Output
-from eft.cli.session import JsonFlag, YesFlag, begin, confirm, session_of
+from eft.cli.session import JsonFlag, YesFlag, begin, confirm, session_of, warn_of_namesakes
 
 if TYPE_CHECKING:
     from eft.cli.client import JsonObject
@@ -156,6 +156,7 @@ def add(
     out.say(f"Flow {flow['name']} is added: {flow['id']} ({trigger.when(flow)})")
     for warning in flow["warnings"]:
         out.say(f"Warning: {warning}.")
+    warn_of_namesakes(api, out, "flows", str(flow["name"]))
 
 
 @app.command(
@@ -170,7 +171,8 @@ def run(
     flow: Reference,
     *,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Follow its transfers until they rest; exit code 1 if one did not settle.")
+        bool,
+        typer.Option("--watch", "-w", help="Follow its transfers until they rest; exit code 1 if it fails or one did not settle."),
     ] = False,
     quiet: Annotated[
         timedelta | None,
@@ -188,17 +190,21 @@ def run(
 ) -> None:
     """Run a flow now, rather than at its next fire."""
     from eft.cli.client import new_key, path  # noqa: PLC0415 - loads httpx
-    from eft.cli.watch import FlowWatch, follow  # noqa: PLC0415 - as above
+    from eft.cli.watch import FlowWatch, RunWatch, follow  # noqa: PLC0415 - as above
 
     api, out = begin(ctx, as_json=as_json)
     found = api.find("flows", flow).body
-    watching = FlowWatch.begin(api, found["id"], moving=False) if watch else None
+    coming = FlowWatch.begin(api, found["id"], moving=False) if watch else None
     fired = api.post(path("flows", found["id"], "run"), key=new_key()).body
-    if watching is None:
+    if coming is None:
         out.document(fired)
         out.say(f"Flow {found['name']} runs: {fired['fire']}. Follow it: eft transfer watch --flow {found['id']}")
         return
+    watching = RunWatch(api, coming, flow=found["id"], fire=fired["fire"])
     follow(session_of(ctx), out, watching, timeout=timeout, quiet=quiet or timedelta(seconds=15))
+    fire = watching.outcome()
+    if coming.empty and fire is not None:
+        out.say(f"The run: {_outcome(fire)}. Why: eft flow plan {found['id']}")
 
 
 @app.command(

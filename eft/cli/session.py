@@ -71,9 +71,10 @@ class Session:
 
         profile = self.profile()
         if not profile.api_url:
+            absent = profile.name != DEFAULT_PROFILE and read_profile(self.config_path, profile.name) == Profile(profile.name)
             raise usage(
-                "No API address is known",
-                advice="Set EFT_API_URL, or api_url in the profile; `eft up` starts a local stack and prints its address.",
+                f"No API address is known: {self.config_path} has no profile '{profile.name}'" if absent else "No API address is known",
+                advice="Set EFT_API_URL, or api_url in the profile; `eft token --save` does so for a local stack (`eft up`).",
             )
         if not profile.token:
             raise Failure(
@@ -109,6 +110,16 @@ def begin(ctx: typer.Context, *, as_json: bool) -> tuple[Api, Output]:
     api = session.api(out=out)
     ctx.call_on_close(api.close)
     return api, out
+
+
+def warn_of_namesakes(api: Api, out: Output, noun: str, name: str) -> None:
+    """Says so where a new thing's name is no longer its own: from now on neither is found by it."""
+    try:
+        number = len(api.named(noun, name))
+    except Failure:  # what was asked for is done; a token may add and not list
+        return
+    if number > 1:
+        out.note(f"Warning: {number} {noun} have the name '{name}' now: name them by id, or remove one (eft {noun[:-1]} remove ID).")
 
 
 def confirm(ctx: typer.Context, question: str, *, yes: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Annotated, Final
 
@@ -25,6 +26,9 @@ SCOPES: Final = (
     "transfers:write",
 )
 """What a customer's own token allows."""
+OPERATOR: Final = "operator"
+TENANT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+"""As api.auth.TENANT."""
 LIFETIME: Final = timedelta(hours=12)
 
 
@@ -51,6 +55,11 @@ def token(
     session = session_of(ctx)
     session.as_json = as_json
     out = Output(as_json=as_json)
+    if not TENANT.fullmatch(tenant):
+        raise usage(f"'{tenant}' is no tenant", advice="Use lower-case letters, digits and hyphens.")
+    unknown = sorted({*(scope or ())} - {*SCOPES, OPERATOR})
+    if unknown:
+        raise usage(f"There is no scope '{unknown[0]}'", advice=f"Scopes are {', '.join(SCOPES)} and {OPERATOR}.")
     identity = local("identity")
     home = directory / "identity"
     if not home.is_dir():

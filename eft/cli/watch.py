@@ -25,6 +25,8 @@ ARRIVED: Final = frozenset({"committing", "delivered", "settled"})
 DETAILED: Final = 8
 """Transfers of a flow whose bytes are asked for one by one in each look."""
 INTERVAL: Final = 1.0
+FIRES: Final = 100
+"""Latest fires of a flow; the most that the API gives at once."""
 PATIENCE: Final = 60.0
 """Seconds for which a watch rides through an API that cannot be reached."""
 ROWS_KEPT: Final = 6
@@ -89,6 +91,11 @@ class FlowWatch:
             self._seen[transfer] = self._api.get(path("transfers", transfer)).body
         return list(self._seen.values())
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has come."""
+        return not self._seen
+
     def _newest(self) -> Iterator[JsonObject]:
         cursor: str | None = None
         while True:
@@ -100,6 +107,39 @@ class FlowWatch:
             cursor = page["next_cursor"]
             if cursor is None:
                 return
+
+
+class RunWatch:
+    """The transfers of a flow that come once it was asked to run. A run that fails ends the watch: nothing more comes."""
+
+    def __init__(self, api: Api, transfers: FlowWatch, *, flow: str, fire: str) -> None:
+        self._api = api
+        self._transfers = transfers
+        self._flow = flow
+        self._fire = fire
+
+    def look(self) -> list[JsonObject]:
+        """Returns the transfers, oldest first.
+
+        Raises:
+            Failure: NEGATIVE when the run has failed before it found a file.
+        """
+        seen = self._transfers.look()
+        if not seen:
+            self.outcome()
+        return seen
+
+    def outcome(self) -> JsonObject | None:
+        """Returns the run's fire, or nothing if many others have come since.
+
+        Raises:
+            Failure: NEGATIVE when it has failed.
+        """
+        latest = self._api.get(path("flows", self._flow, "fires"), limit=FIRES).body["latest"]
+        fire: JsonObject | None = next((one for one in latest if one["fire"] == self._fire), None)
+        if fire is not None and fire["error"]:
+            raise Failure(f"The run failed ({fire['reason']}): {fire['error']}", code=ExitCode.NEGATIVE)
+        return fire
 
 
 def created(item: JsonObject) -> datetime:

@@ -77,6 +77,8 @@ def test_a_dead_server_fails_the_test(desk: Desk) -> None:
     result = desk.run("endpoint", "add", "sftp", "gone", "--host", "dead.test", "-u", "eft", "--password-stdin", typed="x\n")
     assert result.exit_code == 1
     assert "no route to host" in result.stdout
+    assert "The connection test failed" in result.stderr
+    assert "eft endpoint remove ep-" in result.stderr
     assert "gone" in desk.run("endpoint", "list").stdout
 
 
@@ -184,6 +186,14 @@ def test_an_ambiguous_name_is_refused(desk: Desk) -> None:
     result = desk.run("endpoint", "show", "acme")
     assert result.exit_code == 2
     assert all(id_ in result.stderr for id_ in ids)
+
+
+def test_warns_of_two_endpoints_of_one_name(desk: Desk) -> None:
+    """Who adds one anew after a mistake hears that the first is still there, also where a program reads the answer."""
+    assert desk.run(*ADD, "--no-test", typed="x\n").stderr == ""
+    again = desk.run(*ADD, "--no-test", "--json", typed="x\n")
+    assert again.exit_code == 0
+    assert "2 endpoints have the name 'acme' now" in again.stderr
 
 
 def test_an_unknown_endpoint_is_not_found(desk: Desk) -> None:

@@ -238,12 +238,32 @@ def test_follows_a_run_until_all_rest(desk: Desk, server: FakeServer) -> None:
 
 
 def test_a_run_that_finds_nothing_ends(desk: Desk, server: FakeServer) -> None:
-    """A watched run of an empty directory ends by itself after the quiet time."""
-    desk.run(*ADD)
+    """A watched run that has nothing new ends by itself after the quiet time, and says what it saw."""
+    server.put("in/a.txt", b"x")
+    desk.run(*ADD, "--glob", "*.csv")
     result = desk.run("flow", "run", "invoices", "--watch", "--quiet-for", "4s")
     assert result.exit_code == 0
-    assert result.stdout == "Nothing has moved.\n"
+    assert result.stdout.startswith("Nothing has moved.\nThe run: 1 listed. Why: eft flow plan fl-")
     assert sum(desk.naps) >= 4
+
+
+def test_a_run_that_fails_is_a_failure(desk: Desk) -> None:
+    """A watched run whose source cannot be listed ends at once, with the reason and exit code 1."""
+    desk.run("flow", "add", "lost", "--from", "sftp-a:gone", "--to", "s3-a")
+    result = desk.run("flow", "run", "lost", "--watch")
+    assert result.exit_code == 1
+    assert "The run failed (directory_missing): " in result.stderr
+    assert sum(desk.naps) < 5
+    assert json.loads(desk.run("flow", "run", "lost", "--watch", "--json").stderr)["exit_code"] == 1
+
+
+def test_warns_of_two_flows_of_one_name(desk: Desk) -> None:
+    """The second one is added all the same; neither is found by the name any more."""
+    assert desk.run(*ADD).stderr == ""
+    assert "2 flows have the name 'invoices' now" in desk.run(*ADD).stderr
+    desk.environ["EFT_TOKEN"] = desk.token("endpoints:read", "flows:write")
+    again = desk.run(*ADD)
+    assert (again.exit_code, again.stderr) == (0, "")
 
 
 def test_a_run_with_a_failure_is_a_failure(desk: Desk, server: FakeServer) -> None:

@@ -152,4 +152,6 @@ def test_says_what_is_missing(desk: Desk) -> None:
     no_address = desk.run("endpoint", "list")
     assert no_address.exit_code == 2
     assert "EFT_API_URL" in no_address.stderr
+    assert "has no profile" not in no_address.stderr
     assert desk.run("--profile", "a.b", "endpoint", "list").exit_code == 2
+    assert "has no profile 'wrok'" in desk.run("--profile", "wrok", "endpoint", "list").stderr

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.identity import create_identity
 from eft.cli.profiles import read_profile
-from eft.cli.token import SCOPES
+from eft.cli.token import OPERATOR, SCOPES, TENANT
 from tests.cli.conftest import URL, Desk
 
 
@@ -75,11 +75,22 @@ def test_there_is_no_token_without_a_stack(desk: Desk, tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
+@pytest.mark.parametrize("words", [("--tenant", "A B"), ("--scope", "endpoints:reed")])
+def test_issues_no_token_that_the_api_refuses(desk: Desk, stack: Path, words: tuple[str, str]) -> None:
+    """A tenant or a scope that cannot be is a usage error, and nothing is printed."""
+    result = desk.run("token", *words, "--directory", str(stack))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words[1] in result.stderr
+
+
 def test_the_scopes_are_the_apis() -> None:
     """A customer's token has all scopes of the API but the operators'."""
-    from api.auth import Scope  # noqa: PLC0415 - beside its only use
+    from api.auth import TENANT as API_TENANT  # noqa: PLC0415 - beside their only use
+    from api.auth import Scope  # noqa: PLC0415 - as above
 
     assert set(SCOPES) == set(Scope) - {Scope.OPERATOR}
+    assert Scope(OPERATOR) is Scope.OPERATOR
+    assert API_TENANT == TENANT
 
 
 class Stack(ModuleType):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import islice
 from typing import TypeVar
 
-from eft.adapters.sftp.connect import Connection, Patience, connect, dial, resolve, show
+from eft.adapters.sftp.connect import Address, Connection, Patience, connect, dial, resolve, show
 from eft.adapters.sftp.keys import HOST_KEY_ALGORITHMS
 from eft.adapters.sftp.login import check_host_key
 from eft.adapters.sftp.session import FSYNC, LIMITS, POSIX_RENAME, STATVFS
@@ -33,7 +33,7 @@ def probe(endpoint: SftpEndpoint, credential: Credential, patience: Patience) ->
     shown: list[HostKey] = []
     capabilities: dict[str, str] = {}
     try:
-        addresses = _step(checks, "resolve", lambda: resolve(endpoint, patience), lambda found: f"{len(found)} addresses")
+        addresses = _step(checks, "resolve", lambda: resolve(endpoint, patience), _counted)
         held = _step(checks, "connect", lambda: dial(endpoint, addresses, patience), lambda _: "connected")
         held.close()
         _step(checks, "host_key", lambda: _host_keys(endpoint, patience, shown), lambda text: text)
@@ -89,9 +89,14 @@ def _host_keys(endpoint: SftpEndpoint, patience: Patience, shown: list[HostKey])
     return f"pinned: {', '.join(f'{key.algorithm} {key.fingerprint}' for key in known)}"
 
 
+def _counted(addresses: Sequence[Address]) -> str:
+    return f"{len(addresses)} address{'' if len(addresses) == 1 else 'es'}"
+
+
 def _list_root(store: SftpStore) -> str:
     some = list(islice(store.list("", recursive=False), 1001))
-    return f"the root holds {'more than 1000' if len(some) > 1000 else len(some)} files"  # noqa: PLR2004
+    number = "more than 1000" if len(some) > 1000 else len(some)  # noqa: PLR2004
+    return f"the root can be listed: {number} file{'' if number == 1 else 's'}, its directories aside"
 
 
 def _capabilities(store: SftpStore, connection: Connection) -> dict[str, str]:
