@@ -1,11 +1,12 @@
-"""Public holidays, by country and state (the library `holidays` knows them)."""
+"""Public holidays, by country and state (the library `holidays` knows them).
+
+It takes 11 MB, so it is loaded by whoever asks first: a worker that moves files never does.
+"""
 
 from __future__ import annotations
 
 from datetime import date
 from functools import lru_cache
-
-import holidays
 
 
 def check_holidays(code: str) -> str:
@@ -14,6 +15,8 @@ def check_holidays(code: str) -> str:
     Raises:
         ValueError: no holidays are known for it.
     """
+    import holidays  # noqa: PLC0415 - see above
+
     country, _, state = code.partition("-")
     known = holidays.list_supported_countries()
     if country not in known or (state and state not in known[country]):
@@ -29,5 +32,7 @@ def is_holiday(code: str, day: date) -> bool:
 
 @lru_cache(maxsize=256)
 def _year(code: str, year: int) -> frozenset[date]:
+    import holidays  # noqa: PLC0415 - see above
+
     country, _, state = code.partition("-")
     return frozenset(holidays.country_holidays(country, subdiv=state or None, years=year))
