@@ -314,7 +314,7 @@ def _carry_over(engine: Engine, row: Transfer, source: Ledger, target: Ledger, *
         return
     commit = claimed.commit and claimed.commit.model_copy(update={"region_epoch": region_epoch, "attempted": True})
     moved = claimed.with_(region_epoch=region_epoch, commit=commit, due_at=engine.clock.now())
-    stays = claimed.region_epoch > region_epoch or not (_copy(source, target, moved) or target.load(row.id).elsewhere is None)
+    stays = claimed.region_epoch > region_epoch or not (_copy(source, target, moved) or _live_there(engine, target, moved, was=claimed))
     ended = claimed.with_(claim_until=None) if stays else claimed.with_(elsewhere=to, claim_until=None, due_at=None)
     try:
         source.save(ended, was=claimed.state)
@@ -323,6 +323,28 @@ def _carry_over(engine: Engine, row: Transfer, source: Ledger, target: Ledger, *
         return
     if not stays:
         release_paths(replace(engine, ledger=source), claimed, delivered=False)
+
+
+def _live_there(engine: Engine, target: Ledger, moved: Transfer, *, was: Transfer) -> bool:
+    """Returns whether the other ledger goes on with a row that could not be written there.
+
+    One that it holds to be here, under a later era than ours, it has by mistake: a cancellation that broke off in the one region let it
+    believe that the transfer had ended in the other. What we have takes its place.
+    """
+    theirs = target.load(moved.id)
+    if theirs.elsewhere is None:
+        return True
+    if theirs.region_epoch <= was.region_epoch:
+        return False
+    worker = f"switch-{engine.clock.nonce()}"
+    theirs = target.claim(moved.id, worker=worker, now=engine.clock.now(), lease=engine.tuning.lease, force=True) or theirs
+    if theirs.elsewhere is None or theirs.state in FINAL:
+        return theirs.elsewhere is None
+    try:
+        target.save(moved.with_(fence=theirs.fence, claim_until=None, elsewhere=None), was=theirs.state)
+    except LostOwnership:
+        return False
+    return True
 
 
 def _copy(source: Ledger, target: Ledger, row: Transfer) -> bool:

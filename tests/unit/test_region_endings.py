@@ -578,3 +578,16 @@ def test_a_fenced_home_does_not_go_on_alone_where_its_peer_answers(pair: Pair) -
     home.server("sftp-b").files.clear()
     work_on(home, number)
     assert (other.ledger.load(transfer.id).state, appeared(home)) == (State.SETTLED, 1)
+
+
+def test_what_each_region_takes_for_the_others_is_carried_on(pair: Pair) -> None:
+    """A cancellation that broke off let the next home believe that the transfer had ended: what the old one has takes that row's place."""
+    number, home, other = home_of(pair, "sftp-b")
+    transfer = home.submit("s3-a", "sftp-b")
+    promote(other.engine, number, ORDER, old_home_may_be_solo=False)
+    mistaken = transfer.with_(region_epoch=2, elsewhere=home.engine.ownership.region, fence=0, claim_until=None, due_at=None)
+    assert other.ledger.adopt(mistaken)
+    rejoin(other.engine, number, ORDER)
+    assert other.ledger.load(transfer.id).elsewhere is None
+    work_on(other, number)
+    assert (other.ledger.load(transfer.id).state, appeared(home)) == (State.SETTLED, 1)
