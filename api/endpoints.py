@@ -43,7 +43,7 @@ from api.schemas.endpoints import (
     Warned,
 )
 from eft.domain.endpoint import Endpoint, HostKey, S3Endpoint, SecretRef, SftpEndpoint
-from eft.errors import Conflict, EftError, NotFound
+from eft.errors import Conflict, EftError, NotFound, Permanent
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,10 @@ def onboard(body: SftpEndpointNew | S3EndpointNew) -> Answered:
         secret = core.secrets.put(tenant=made.tenant, endpoint=made.id, credential=body.credential.kept())
         made = made.model_copy(update={"secret": secret})
     try:
+        _permit(made)
         warnings = _overlaps(made)
         core.registry.add_endpoint(made)
-    except EftError:
+    except (EftError, Problem):
         _forget(made.secret)
         raise
     return Answered(shown(made, warnings), etag=made.revision, headers={"Location": url_for("endpoints.show", endpoint_id=made.id)})
@@ -134,6 +135,7 @@ def change(endpoint_id: str) -> Answered:
         revision=present.revision + 1,
         like=present,
     )
+    _permit(changed if body.credential is None else changed.model_copy(update={"secret": SecretRef(name="to come")}))
     # The row first: whoever loses the race for it leaves the credential alone.
     core.registry.change_endpoint(changed)
     if drops:
@@ -221,6 +223,14 @@ def pin(endpoint_id: str, body: HostKeysNew) -> Answered:
             continue
         return Answered(shown(changed), etag=changed.revision)
     raise AssertionError  # pragma: no cover - the last round returns or raises
+
+
+def _permit(endpoint: Endpoint) -> None:
+    try:
+        engine().stores.permit(endpoint)
+    except Permanent as error:
+        field = "/bucket" if error.reason == "bucket_reserved" else "/credential"
+        raise invalid(FieldError(field=field, message=f"is refused: {error}")) from error
 
 
 def shown(endpoint: Endpoint, warnings: tuple[Warned, ...] = ()) -> SftpEndpointShown | S3EndpointShown:

@@ -56,7 +56,7 @@ def build_engine(settings: Settings, *, remember: timedelta = timedelta(0)) -> E
         secrets=secrets,
         stores=StoresByKind(
             sftp=SftpConnections(limits, secrets, clock),
-            s3=S3Connections(secrets, clock, staging=staging, endpoint_url=settings.aws_endpoint),
+            s3=S3Connections(secrets, clock, staging=staging, lent=settings.lent_buckets, endpoint_url=settings.aws_endpoint),
         ),
         ownership=_ownership(settings, peer),
         tuning=settings.tuning,

@@ -23,6 +23,9 @@ class Settings(BaseSettings):
     """Before the name of every table and queue, and of the secrets' path."""
     staging_bucket: str = "eft-staging"
     staging_kms_key: str | None = None
+    lent_buckets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """By tenant (`*`: each), the patterns of the buckets that its endpoints may reach with the engine's own role, as JSON:
+    `{"acme": ["acme-*"]}`. Any other bucket needs a credential or a role of its own."""
     aws_endpoint: str | None = None
     """Address of an AWS stand-in; None means AWS itself."""
     sqs_endpoint: str | None = None

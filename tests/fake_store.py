@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from eft.domain.endpoint import Endpoint
+from eft.domain.endpoint import Endpoint, S3Endpoint
 from eft.domain.fingerprint import Fingerprint, RefusedName, RemoteFile
 from eft.domain.names import RemotePath, disposed_by, is_token, parent, remote_path
 from eft.domain.parts import Part, PartDone
@@ -22,6 +22,10 @@ from eft.errors import NotFound, Permanent, Transient
 from eft.ports import Bytes, Clock, CommitOutcome, Committed, MoveOutcome, ProbeReport, Source
 
 CHUNK = 64 * 1024
+
+
+NOT_LENT = "not-lent"
+"""A bucket that needs a credential."""
 
 
 @dataclass
@@ -353,6 +357,10 @@ class FakeStores:
     @contextmanager
     def staging(self) -> Iterator[FakeStore]:
         yield FakeStore(self.staging_server)
+
+    def permit(self, endpoint: Endpoint) -> None:
+        if isinstance(endpoint, S3Endpoint) and endpoint.bucket == NOT_LENT and endpoint.secret is None:
+            raise Permanent(f"bucket '{endpoint.bucket}' is not lent", reason="credential_missing")
 
     def probe(self, endpoint: Endpoint) -> ProbeReport:
         return ProbeReport(ok=endpoint.id in self.servers, checks=())

@@ -109,7 +109,7 @@ class SftpEndpointNew(SftpFields):
 
 
 class S3EndpointNew(S3Fields):
-    """An S3 endpoint to onboard; without a credential the engine's own role, or `role_arn`, is used."""
+    """An S3 endpoint to onboard. Without credential or `role_arn` the engine's own role opens it, if its operator lends it to you."""
 
     credential: S3Credential | None = None
 

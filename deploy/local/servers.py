@@ -137,8 +137,9 @@ class AwsEmulator(NetworkServer):
 
     @property
     def environment(self) -> dict[str, str]:
-        """What boto3 reads from the environment to end up here."""
+        """What boto3 reads from the environment to end up here; and that the engine lends each of this stand-in's buckets to everybody."""
         return {
+            "EFT_LENT_BUCKETS": '{"*": ["*"]}',
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": self.ACCESS_KEY,
             "AWS_SECRET_ACCESS_KEY": self.SECRET_KEY,

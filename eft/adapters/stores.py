@@ -28,6 +28,9 @@ class S3Side(Protocol):
     def staging(self) -> AbstractContextManager[Staging]:
         """Gives the staging bucket's store."""
 
+    def permit(self, endpoint: S3Endpoint) -> None:
+        """Raises Permanent for a bucket that may not be opened like this."""
+
     def probe(self, endpoint: S3Endpoint) -> ProbeReport:
         """Tests the endpoint; never raises for what it finds."""
 
@@ -46,6 +49,11 @@ class StoresByKind:
     def staging(self) -> AbstractContextManager[Staging]:
         """Gives the staging bucket's store."""
         return self._s3.staging()
+
+    def permit(self, endpoint: Endpoint) -> None:
+        """Raises Permanent for an endpoint that may not be opened like this; an SFTP endpoint always may."""
+        if isinstance(endpoint, S3Endpoint):
+            self._s3.permit(endpoint)
 
     def probe(self, endpoint: Endpoint) -> ProbeReport:
         """Tests an endpoint; never raises for what it finds."""

@@ -124,7 +124,14 @@ def add_s3(
     bucket: Annotated[str, typer.Option("--bucket", help="Bucket.")],
     region: Annotated[str, typer.Option("--region", help="Region of the bucket.")],
     prefix: Annotated[str, typer.Option("--prefix", help="Prefix that all keys lie below.")] = "",
-    role_arn: Annotated[str | None, typer.Option("--role-arn", help="Role to assume; else the engine's own.", metavar="ARN")] = None,
+    role_arn: Annotated[
+        str | None,
+        typer.Option(
+            "--role-arn",
+            help="Role to assume; else the credential, else the engine's own role for buckets that its operator lends you.",
+            metavar="ARN",
+        ),
+    ] = None,
     kms_key: Annotated[str | None, typer.Option("--kms-key", help="Key for SSE-KMS.", metavar="KEY")] = None,
     endpoint_url: Annotated[str | None, typer.Option("--endpoint-url", help="Address of an S3-compatible store.", metavar="URL")] = None,
     access_key_id: AccessKeyId = None,

@@ -195,5 +195,12 @@ class Stores(Protocol):
     def staging(self) -> AbstractContextManager[Staging]:
         """Gives the staging bucket's store."""
 
+    def permit(self, endpoint: Endpoint) -> None:
+        """Looks, without asking anybody, whether an endpoint may be opened with what it is given.
+
+        Raises:
+            Permanent: `bucket_reserved`, `credential_missing`.
+        """
+
     def probe(self, endpoint: Endpoint) -> ProbeReport:
         """Tests an endpoint: connect, host key, authentication, list, and (SFTP) what the server offers. Never raises for what it finds."""

@@ -16,6 +16,7 @@ from eft.domain.endpoint import Credential, Endpoint, HostKey, SecretRef, SftpEn
 from eft.errors import Conflict, Permanent, Transient
 from eft.ports import Check, ProbeReport
 from tests.api.conftest import Client, fields, problem
+from tests.fake_store import NOT_LENT
 from tests.world import World
 
 PATH = "/v1/endpoints"
@@ -107,6 +108,22 @@ def test_onboard_s3(acme: Client, world: World) -> None:
     assert extra.items() <= shown.items()
     kept = secret_of(world, shown["id"])
     assert (kept.access_key_id, kept.secret_access_key, kept.session_token) == tuple(SecretStr(v) for v in static.values())
+
+
+def test_a_bucket_that_is_not_lent_needs_a_credential(acme: Client, world: World) -> None:
+    """Onboarding and changing an endpoint tell at once that the engine's own role does not open a bucket, and what to give instead."""
+    static = {"access_key_id": "AKIA1", "secret_access_key": "shh"}
+    refused = acme.post(PATH, s3(bucket=NOT_LENT))
+    assert (refused.status_code, [error["field"] for error in refused.get_json()["errors"]]) == (422, ["/credential"])
+    made = onboard(acme, s3(bucket=NOT_LENT, credential=static))
+    where, etag = f"{PATH}/{made['id']}", {"if_match": '"1"'}
+    for change in ({"credential": None}, {"credential": None, "prefix": "x"}):
+        assert acme.patch(where, change, **etag).status_code == 422
+    assert secret_of(world, made["id"]).access_key_id == SecretStr("AKIA1")
+    assert acme.patch(where, {"credential": {**static, "access_key_id": "AKIA2"}}, **etag).status_code == 200
+    plain = onboard(acme, s3())
+    assert acme.patch(f"{PATH}/{plain['id']}", {"bucket": NOT_LENT}, **etag).status_code == 422
+    assert acme.patch(f"{PATH}/{plain['id']}", {"bucket": NOT_LENT, "credential": static}, **etag).status_code == 200
 
 
 def test_secret_nowhere(acme: Client, world: World, caplog: pytest.LogCaptureFixture, private_key: Callable[..., str]) -> None:

@@ -28,7 +28,7 @@ class Composed:
         self.secrets = FakeSecrets()
         staging = StagingBucket(bucket="none", region="us-gov-west-1")
         self.sftp = SftpConnections(self.limits, self.secrets, self.clock)
-        self.stores = StoresByKind(sftp=self.sftp, s3=S3Connections(self.secrets, self.clock, staging=staging))
+        self.stores = StoresByKind(sftp=self.sftp, s3=S3Connections(self.secrets, self.clock, staging=staging, lent={}))
 
     def endpoint(self, name: str, end: dict[str, Any], *, key: str = "") -> Endpoint:
         """Returns an endpoint for what `peers` tells scripts about an end."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from moto import mock_aws
@@ -62,10 +62,15 @@ def moto() -> Iterator[Bucket]:
         yield new_bucket(AwsSession(region=REGION), prefix="p")
 
 
-def connections(secrets: FakeSecrets, *, endpoint_url: str | None = None, bucket: str = "staging") -> S3Connections:
+EVERY: Final = {"*": ("*",)}
+
+
+def connections(
+    secrets: FakeSecrets, *, endpoint_url: str | None = None, bucket: str = "staging", lent: Mapping[str, tuple[str, ...]] = EVERY
+) -> S3Connections:
     """What buckets are opened with."""
     staging = StagingBucket(bucket, REGION, prefix="staged", kms_key=None)
-    return S3Connections(secrets, FakeClock(), staging=staging, endpoint_url=endpoint_url, tries=1)
+    return S3Connections(secrets, FakeClock(), staging=staging, lent=lent, endpoint_url=endpoint_url, tries=1)
 
 
 def checks(report: ProbeReport) -> dict[str, bool]:
@@ -217,6 +222,21 @@ def test_the_engines_credential_goes_to_no_address_of_a_customer(moto: Bucket, s
         assert store.session.keys is None
     with opened.open(endpoint(moto, endpoint_url="http://store.test", role_arn=ROLE)) as store:
         assert store.session.role is not None
+
+
+def test_the_engines_credential_opens_what_its_operator_lends(moto: Bucket, secrets: FakeSecrets) -> None:
+    """Without a credential or role of its own an endpoint reaches the buckets lent to its tenant, no other tenant's and no others."""
+    opened = connections(secrets, lent={"acme": (f"{moto.name[:3]}*",), "*": ("public",)})
+    with opened.open(endpoint(moto, tenant="acme")) as store:
+        assert store.session.keys is None
+    opened.permit(endpoint(moto, tenant="acme", bucket="public"))
+    for tenant, bucket in (("acme", "another"), ("globex", moto.name), ("*", "another")):
+        named = endpoint(moto, tenant=tenant, bucket=bucket)
+        with pytest.raises(Permanent, match="give a credential or a role_arn") as error, opened.open(named):
+            pass
+        assert error.value.reason == "credential_missing"
+        assert checks(opened.probe(named)) == {"credential": False}
+        opened.permit(endpoint(moto, tenant=tenant, bucket=bucket, role_arn=ROLE))
 
 
 def test_objects_are_encrypted_under_the_endpoints_key(moto: Bucket, secrets: FakeSecrets) -> None:

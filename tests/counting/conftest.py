@@ -127,7 +127,12 @@ def shop(aws: tuple[AwsCounted, Provisioned], patch: pytest.MonkeyPatch, tmp_pat
     """An engine with the SFTP endpoint `sftp` and the buckets `s3` and `s3-too`, warm."""
     counted, resources = aws
     directory = tmp_path_factory.mktemp("sftp")
-    settings: Any = {"region": REGION, "prefix": resources.prefix, "staging_bucket": resources.staging_bucket}
+    settings: Any = {
+        "region": REGION,
+        "prefix": resources.prefix,
+        "staging_bucket": resources.staging_bucket,
+        "lent_buckets": {"*": ("*",)},
+    }
     engine = build_engine(Settings(**settings), remember=REMEMBER)
     with sftp_counted(directory, patch) as server:
         algorithm, key = server.host_key.split()[:2]

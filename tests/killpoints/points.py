@@ -50,7 +50,7 @@ ELSEWHERE: Final[dict[type, frozenset[str]]] = {
     # The pools use them on their own account, inside `stores.open`.
     Secrets: frozenset({"get", "forget", "put", "remove"}),
     Ownership: frozenset({"owned", "abandon", "renounce", "remember", "known"}),
-    Stores: frozenset({"probe"}),
+    Stores: frozenset({"permit", "probe"}),
     Store: frozenset({"list"}),
     # It pins versions and holds what nobody disposes of; its parts come from elsewhere, and the copy is looked at, not verified.
     Staging: frozenset(

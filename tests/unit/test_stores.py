@@ -5,8 +5,11 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 
+import pytest
+
 from eft.adapters.stores import StoresByKind
 from eft.domain.endpoint import S3Endpoint, SftpEndpoint
+from eft.errors import Permanent
 from eft.ports import Check, ProbeReport, Staging, Stores
 from tests.fake_store import FakeServer, FakeStore
 from tests.fakes import FakeClock
@@ -28,6 +31,9 @@ class Side:
     def staging(self) -> AbstractContextManager[Staging]:
         return nullcontext(FakeStore(FakeServer(FakeClock()), f"{self.name}:staging"))
 
+    def permit(self, endpoint: SftpEndpoint | S3Endpoint) -> None:
+        raise Permanent(self.name, reason="credential_missing")
+
     def probe(self, endpoint: SftpEndpoint | S3Endpoint) -> ProbeReport:
         return ProbeReport(ok=True, checks=(Check(f"{self.name}:{endpoint.id}", ok=True, message=""),))
 
@@ -45,3 +51,6 @@ def test_each_kind_has_its_adapter() -> None:
         assert [opened(one), opened(two), opened(three)] == ["sftp:e1", "s3:e2", "s3:staging"]
     assert stores.probe(SFTP).checks[0].name == "sftp:e1"
     assert stores.probe(S3).checks[0].name == "s3:e2"
+    stores.permit(SFTP)
+    with pytest.raises(Permanent, match="s3"):
+        stores.permit(S3)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Final
 
 from eft.adapters.aws import TRIES, AwsSession, Role, StaticKeys
@@ -49,14 +50,23 @@ class S3Connections:
     `endpoint_url` is the address of an AWS stand-in, None for AWS itself; an endpoint's own address goes before it. A role is
     assumed with the tenant's id as external id, which the customer's trust policy must ask for. The engine's own credential
     is never shown to an address that a customer named, and no endpoint opens the staging bucket, which holds everybody's files.
+    It opens `lent` alone: by tenant (`*`: each) the patterns of the buckets that the operator lets it reach with that credential.
     """
 
     def __init__(
-        self, secrets: Secrets, clock: Clock, *, staging: StagingBucket, endpoint_url: str | None = None, tries: int = TRIES
+        self,
+        secrets: Secrets,
+        clock: Clock,
+        *,
+        staging: StagingBucket,
+        lent: Mapping[str, tuple[str, ...]],
+        endpoint_url: str | None = None,
+        tries: int = TRIES,
     ) -> None:
         self._secrets = secrets
         self._clock = clock
         self._staging = staging
+        self._lent = lent
         self._endpoint_url = endpoint_url
         self._tries = tries
         self._lock = threading.Lock()
@@ -67,7 +77,7 @@ class S3Connections:
         """Gives the endpoint's store.
 
         Raises:
-            Permanent: `secret_missing`, `secret_malformed`; `bucket_reserved`; `credential_missing`, at an address of its own.
+            Permanent: `secret_missing`, `secret_malformed`; and what `permit` raises.
             Transient: `credential_rotated`: what was refused is not current any more.
         """
         principal = self._principal(endpoint)
@@ -102,14 +112,30 @@ class S3Connections:
             return ProbeReport(ok=False, checks=(Check("credential", ok=False, message=str(error)),))
         return probe_bucket(store, region=endpoint.region, nonce=self._clock.nonce())
 
-    def _principal(self, endpoint: S3Endpoint) -> _Principal:
+    def permit(self, endpoint: S3Endpoint) -> None:
+        """Looks whether an endpoint may be opened at all; asks nobody.
+
+        Raises:
+            Permanent: `bucket_reserved`; `credential_missing`: it has none of its own, and may not use the engine's here.
+        """
         elsewhere = endpoint.endpoint_url not in {None, self._endpoint_url}
         if endpoint.bucket == self._staging.bucket and not elsewhere:
             raise Permanent(f"bucket '{endpoint.bucket}' is the engine's own", reason="bucket_reserved")
-        if elsewhere and endpoint.secret is None and endpoint.role_arn is None:
+        if endpoint.secret is not None or endpoint.role_arn is not None:
+            return
+        if elsewhere:
             raise Permanent(
                 f"bucket '{endpoint.bucket}' is at an address of its own, which needs a credential of its own", reason="credential_missing"
             )
+        patterns = (*self._lent.get(endpoint.tenant, ()), *self._lent.get("*", ()))
+        if not any(fnmatchcase(endpoint.bucket, pattern) for pattern in patterns):
+            raise Permanent(
+                f"bucket '{endpoint.bucket}' is not among those that the engine's own role opens for you; give a credential or a role_arn",
+                reason="credential_missing",
+            )
+
+    def _principal(self, endpoint: S3Endpoint) -> _Principal:
+        self.permit(endpoint)
         keys = None if endpoint.secret is None else _keys(self._secrets.get(endpoint.secret), endpoint)
         role = None
         if endpoint.role_arn is not None:
