@@ -13,6 +13,7 @@ def entries(settings: Settings) -> dict[str, Any]:
     """Returns the beat entries by name."""
     every = {
         "eft.reconcile": timedelta(hours=1),
+        "eft.give_back": timedelta(hours=1),
         "eft.expire_staging": timedelta(hours=1),
         "eft.abort_stale_uploads": timedelta(hours=1),
     }

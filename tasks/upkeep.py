@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from eft.errors import EftError
-from eft.journey import upkeep
+from eft.journey import disposal, upkeep
 from eft.journey.reconcile import reconcile as reconcile_rows
 from eft.regions.adoption import adopt as adopt_journals
 from eft.regions.switch import return_strays
@@ -38,6 +38,12 @@ def adopt() -> None:
 def reconcile() -> None:
     """Looks for what must not be, and logs it."""
     reconcile_rows(engine())
+
+
+@app.task(name="eft.give_back")
+def give_back() -> None:
+    """Gives back sources that were left under hidden names."""
+    disposal.give_back(engine())
 
 
 @app.task(name="eft.expire_staging")

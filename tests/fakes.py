@@ -27,7 +27,7 @@ from eft.domain.ownership import Intent, Mode, Standing
 from eft.domain.parts import PartDone
 from eft.domain.transfer import FINAL, RESTING, Claim, State, Transfer
 from eft.errors import Conflict, EftError, LostOwnership, NotFound, Permanent, Transient
-from eft.ports import Due, Durability, Fire, Page, Remembered, Reservation, Run
+from eft.ports import Due, Durability, Fire, Page, Remembered, Reservation, Run, Watch
 from eft.ports.announcing import Listening
 
 START: Final = datetime(2025, 1, 6, 9, 0, tzinfo=UTC)
@@ -137,6 +137,7 @@ class FakeLedger(_Fake):
         self._parts: dict[tuple[str, int], dict[int, PartDone]] = defaultdict(dict)
         self._paths: dict[tuple[str, str], _Path] = defaultdict(_Path)
         self._fires: dict[tuple[str, str, str], _Fire] = {}
+        self._watches: dict[tuple[str, str, str], datetime] = {}
         self.listening: Listening | None = None
         self.outbox: set[str] = set()
         """Transfers that others are to be told of."""
@@ -275,6 +276,22 @@ class FakeLedger(_Fake):
         with self._called("reservations"):
             held = [(endpoint, path, one.holder) for (endpoint, path), one in self._paths.items() if one.holder is not None]
         yield from [one for one in held if int(one[2][:2], 16) == partition]
+
+    def watch(self, watch: Watch) -> None:
+        with self._called("watch"):
+            key = (watch.tenant, watch.endpoint, watch.directory)
+            self._watches[key] = max(self._watches.get(key, watch.until), watch.until)
+
+    def watched(self) -> Iterator[Watch]:
+        with self._called("watched"):
+            found = [Watch(*key, until) for key, until in self._watches.items()]
+        yield from found
+
+    def unwatch(self, watch: Watch) -> None:
+        with self._called("unwatch"):
+            key = (watch.tenant, watch.endpoint, watch.directory)
+            if self._watches.get(key) == watch.until:
+                del self._watches[key]
 
     def count(self, tenant: str, *, since: datetime, state: State | None = None) -> int:
         with self._called("count"):

@@ -7,6 +7,7 @@
     T#<transfer>          C#<digest>#<number>      a frozen part list, by content
     R#<endpoint>#<hash>   R                        reservation of a path
     F#<tenant>#<flow>     …                        `eft.adapters.ledger_fires`
+    W#<tenant>#<endpoint> …                        `eft.adapters.ledger_watches`
 
 A transfer's state, fence, claim and due time are attributes, for conditions read them; all else is the JSON text `body`. A
 save costs one write to the table, and to an index only where that index's keys change: all are KEYS_ONLY.
@@ -48,6 +49,7 @@ from eft.adapters.ledger_rows import (
     transfer_of,
     transfer_row,
 )
+from eft.adapters.ledger_watches import WatchRows
 from eft.adapters.table import Link, Row, Table, Value
 from eft.domain.announcement import news
 from eft.domain.cursor import cursor_after, read_cursor
@@ -68,7 +70,7 @@ _NO_LATER_CLAIM: Final = "(attribute_not_exists(#claim) OR #claim <= :claim OR N
 """A holder's own later claim keeps its reservation. One made by a release that kept no mark is the holder's in its name alone."""
 
 
-class DynamoLedger(FireRows):
+class DynamoLedger(FireRows, WatchRows):
     """`ports.Ledger` in a DynamoDB table with the indexes by_tenant, by_state, by_flow, by_flow_state, due and outbox."""
 
     def __init__(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
 
 from eft.domain.endpoint import Endpoint
 from eft.domain.fingerprint import RemoteFile
@@ -12,9 +14,12 @@ from eft.domain.flow import Disposition
 from eft.domain.names import RemotePath, basename, disposed_by, join, parent, token_name
 from eft.domain.transfer import FINAL, State, Transfer
 from eft.errors import EftError, NotFound, Permanent, Undecidable
-from eft.ports import Engine, Ledger, MoveOutcome, Source
+from eft.ports import Engine, Ledger, MoveOutcome, Source, Watch
 
 log = logging.getLogger(__name__)
+
+WATCHED_FOR: Final = timedelta(days=1)
+"""No connection outlasts it whose end says nothing, so that no worker wakes up later and renames a source."""
 
 
 def disposal_token(engine: Engine, transfer: Transfer) -> RemotePath:
@@ -51,6 +56,44 @@ def archive_path(transfer: Transfer) -> RemotePath:
 def second_name(transfer: Transfer, archive: RemotePath) -> RemotePath:
     """An archive keeps what is there: a second file of a name gets its transfer's id appended."""
     return join(transfer.policy.archive_directory or "", f"{basename(archive)}.{transfer.id}")
+
+
+def watch_disposal(engine: Engine, transfer: Transfer) -> None:
+    """Has `give_back` look beside a source that a worker of an earlier claim may yet rename, where no flow's listings do."""
+    if transfer.flow is None and (transfer.fence > 1 or transfer.region_epoch > 1):
+        path, until = transfer.source, engine.clock.now() + WATCHED_FOR
+        engine.ledger.watch(Watch(transfer.tenant, path.endpoint, parent(path.path), until))
+
+
+def give_back(engine: Engine) -> Counter[str]:
+    """Gives back what was left under tokens in watched directories; returns how many were returned, or left. Upkeep, once an hour.
+
+    An endpoint that cannot be listed keeps its watches, and is asked once.
+    """
+    counts: Counter[str] = Counter()
+    unreachable: set[str] = set()
+    for watch in engine.ledger.watched():
+        over = watch.until <= engine.clock.now()
+        if watch.endpoint in unreachable or engine.limits.shut_until(watch.endpoint) is not None:
+            continue
+        try:
+            endpoint = engine.registry.endpoint(watch.tenant, watch.endpoint)
+            with engine.stores.open(endpoint) as source:
+                found = [
+                    entry
+                    for entry in source.list(watch.directory, recursive=False, disposals=True)
+                    if isinstance(entry, RemoteFile) and disposed_by(entry.path) is not None
+                ]
+            counts.update(take_up_disposals(engine, endpoint, found))
+        except NotFound as error:
+            log.info("watched directory is gone", extra={"endpoint": watch.endpoint, "reason": error.reason})
+        except EftError as error:
+            log.warning("watched directory not looked into", extra={"endpoint": watch.endpoint, "reason": error.reason})
+            unreachable.add(watch.endpoint)
+            continue
+        if over:
+            engine.ledger.unwatch(watch)
+    return counts
 
 
 def take_up_disposals(engine: Engine, endpoint: Endpoint, found: Sequence[RemoteFile]) -> Counter[str]:

@@ -6,7 +6,7 @@ from eft.domain.fingerprint import RemoteFile
 from eft.domain.flow import Disposition
 from eft.domain.transfer import State
 from eft.errors import EftError, NotFound, Permanent
-from eft.journey.disposal import archive_path, disposal_token, dispose, second_name
+from eft.journey.disposal import archive_path, disposal_token, dispose, second_name, watch_disposal
 from eft.journey.messages import Message
 from eft.journey.opening import destination
 from eft.journey.work import Work
@@ -74,6 +74,7 @@ def _dispose_renamed(work: Work, source: Source) -> str | None:
     earlier = transfer.disposal_tokens
     token = disposal_token(work.engine, transfer)
     work.save(transfer.with_(disposal_tokens=(*earlier, token)))
+    watch_disposal(work.engine, work.transfer)
     for place in (*earlier, transfer.source.path):
         if source.move(place, token) is MoveOutcome.EXISTS:
             break

@@ -20,7 +20,7 @@ from eft.ports.files import (
     Uploading,
 )
 from eft.ports.regions import Durability, Lease, Ownership, OwnershipTable, Remembered
-from eft.ports.rows import Due, Fire, Ledger, Limits, Page, Registry, Reservation, Run, Secrets
+from eft.ports.rows import Due, Fire, Ledger, Limits, Page, Registry, Reservation, Run, Secrets, Watch
 
 __all__ = [
     "Announcing",
@@ -62,4 +62,5 @@ __all__ = [
     "Tuning",
     "Untold",
     "Uploading",
+    "Watch",
 ]

@@ -38,6 +38,16 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """A directory in which a worker that sleeps may yet leave a source under a token."""
+
+    tenant: str
+    endpoint: str
+    directory: str
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Fire:
     """One run of a flow's discover."""
 
@@ -150,6 +160,15 @@ class Ledger(Protocol):
 
     def reservations(self, partition: int) -> Iterator[tuple[str, str, str]]:
         """Yields (endpoint, path, transfer) of the paths that a partition's transfers hold now."""
+
+    def watch(self, watch: Watch) -> None:
+        """Notes a directory; of several times noted the latest `until` counts."""
+
+    def watched(self) -> Iterator[Watch]:
+        """Yields the directories noted in this region."""
+
+    def unwatch(self, watch: Watch) -> None:
+        """Forgets a directory IF its `until` is still the one seen."""
 
     def count(self, tenant: str, *, since: datetime, state: State | None = None) -> int:
         """Returns how many of a tenant's transfers accepted since a time there are, or are in a state."""

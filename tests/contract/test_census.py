@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from eft.adapters.registry import DynamoRegistry
 from eft.adapters.table import Table
 from eft.domain.names import RemotePath, partition_of_id
 from eft.domain.transfer import Claim, State
+from eft.ports import Watch
 from tests.contract.rows import DynamoRows, Rows
 
 PATH = RemotePath("out/report.csv")
@@ -96,3 +98,21 @@ def test_what_takes_several_answers_is_whole(moto_rows: DynamoRows, operation: s
         assert len(list(table.scan_keys())) == 5
         assert list(DynamoRegistry(moto_rows.session, table=moto_rows.registry_table).tenants()) == [moto_rows.tenant]
     assert asked >= 3
+
+
+def test_a_directory_is_watched_until_it_is_forgotten(rows: Rows) -> None:
+    """Noted again it is watched for longer, never for less; who saw an earlier time does not end it."""
+    first = Watch(rows.tenant, "from", "in/Zürich", rows.clock.now() + HOUR)
+    later, other = replace(first, until=first.until + HOUR), replace(first, directory="")
+
+    def mine() -> set[Watch]:
+        return {one for one in rows.ledger.watched() if one.tenant == rows.tenant}
+
+    for watch in (later, first, other, other):
+        rows.ledger.watch(watch)
+    assert mine() == {later, other}
+    rows.ledger.unwatch(first)
+    assert mine() == {later, other}
+    rows.ledger.unwatch(later)
+    rows.ledger.unwatch(later)
+    assert mine() == {other}

@@ -39,6 +39,7 @@ ELSEWHERE: Final[dict[type, frozenset[str]]] = {
         {
             *("create", "known", "adopt", "unsettled", "page", "due", "postpone", "fire", "fire_done", "last_fire"),
             *("count", "reservations", "begin_fire", "fire_goes_on", "end_fire", "fires", "memory", "remember", "remember_delivered"),
+            *("watched", "unwatch"),
         }
     ),
     Registry: frozenset(
@@ -61,7 +62,7 @@ ELSEWHERE: Final[dict[type, frozenset[str]]] = {
     ),
 }
 """Calls that are no part of one transfer's way from accepted to settled."""
-AFTERWARDS: Final = frozenset({"ledger.renew", "limits.failed", "store.consume", "store.token_exists", "store.read_back"})
+AFTERWARDS: Final = frozenset({"ledger.renew", "ledger.watch", "limits.failed", "store.consume", "store.token_exists", "store.read_back"})
 """Calls of that way which only a worker makes that is slow, or that comes after another."""
 WIRE: Final = ("lstat", "stat", "rename", "posix_rename", "remove", "mkdir", "open", "close", "fsync", "drop", "post_write")
 """Requests of an SFTP session, for points between the requests of one call of a port."""

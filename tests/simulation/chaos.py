@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from eft.domain.transfer import RESTING, State, Transfer
+from eft.journey.disposal import give_back
 from eft.journey.messages import Message
 from eft.journey.reconcile import reconcile
 from tests.simulation.kernel import SECOND
@@ -183,10 +185,12 @@ class Story:
         return all(entry.transfer in known for entry in entries if entry.partition == number and not entry.closed)
 
     def _find_the_rest(self) -> None:
-        """Each flow runs once more: what was listed before is known, and what was missed is found."""
+        """Each flow and chore runs once more: what was listed before is known, and what was missed or left is found."""
         play = self.play
         for flow in play.flows:
             play.fire_by_hand(flow)
+        for region in play.regions:
+            play.kernel.spawn(f"desk{play.number()}@{region.name[7:11]}", region.name, partial(give_back, region.engine))
         if self._settle():
             play.desk.look(all_of_them=True, patient=False, weary=True)
             if self._settle():

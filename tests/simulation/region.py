@@ -14,6 +14,7 @@ from eft.errors import EftError, NotFound, Transient
 from eft.journey import upkeep
 from eft.journey.advance import advance
 from eft.journey.discover import after_failed_discover, discover
+from eft.journey.disposal import give_back
 from eft.journey.lane import copy_lane
 from eft.journey.messages import Message
 from eft.journey.sweep import sweep
@@ -246,3 +247,4 @@ class Region:
         if self.kernel.random.random() < UPKEEP:
             upkeep.abort_stale_uploads(self.engine)
             upkeep.expire_staging(self.engine)
+            give_back(self.engine)

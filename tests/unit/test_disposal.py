@@ -9,8 +9,11 @@ import pytest
 from eft.domain.flow import Flow
 from eft.domain.names import disposed_by
 from eft.domain.transfer import State, Step, Transfer
+from eft.errors import Transient
+from eft.journey.disposal import WATCHED_FOR, give_back
 from eft.journey.messages import Message
 from eft.journey.plan import plan
+from eft.ports import Watch
 from tests.crashes import Crash, watch
 from tests.unit.test_journey_sleepers import HOUR, crash, once_at
 from tests.world import World
@@ -127,3 +130,53 @@ def test_who_may_still_be_at_work_is_not_disturbed(pause: timedelta) -> None:
     assert len(server.files) == 1
     assert not server.finals()
     assert not {"returned", "stranded"} & latest(world, flow).keys()
+
+
+def test_beside_an_ad_hoc_source_upkeep_gives_it_back() -> None:
+    """Whoever takes a transfer over has its source's directory watched for a day: no flow needs to list it."""
+    world = World()
+    _, transfer = stranded(world)
+    server = world.server("sftp-a")
+    (noted,) = world.ledger.watched()
+    assert (noted.tenant, noted.endpoint, noted.directory) == (transfer.tenant, "sftp-a", "in")
+    assert not give_back(world.engine), "who may still be at work is not disturbed"
+    world.clock.advance(HOUR)
+    assert give_back(world.engine) == {"returned": 1}
+    assert server.finals() == {"in/a.bin": NEWER}
+    assert not give_back(world.engine)
+    world.clock.advance(WATCHED_FOR)
+    assert list(world.ledger.watched()) == [noted]
+    assert not give_back(world.engine)
+    assert not list(world.ledger.watched())
+
+
+def test_nothing_is_watched_where_nobody_slept() -> None:
+    """A transfer that one claim carried through, and one whose source stays, cost no row."""
+    world = World()
+    world.server("sftp-a").put("in/a.bin", b"old")
+    for disposition in ("keep", "delete"):
+        world.submit("sftp-a", "sftp-b", disposition=disposition, to=f"out/{disposition}")
+        world.drain()
+    assert not world.server("sftp-a").files
+    assert not world.ledger.calls["watch"]
+
+
+def test_an_endpoint_that_is_away_keeps_its_watches_and_holds_up_no_other() -> None:
+    """It is asked once a round, however many directories are watched; one that is removed, or whose directory is, is forgotten in time."""
+    world = World()
+    until = world.clock.now() + HOUR
+    for endpoint, directory in (("gone", "in"), ("sftp-a", "in"), ("sftp-a", "other"), ("sftp-b", "none")):
+        world.ledger.watch(Watch("acme", endpoint, directory, until))
+    world.clock.advance(HOUR)
+    asked: list[str] = []
+
+    def down(label: str) -> None:
+        if label == "sftp-a.list:before" and not asked:
+            asked.append(label)
+            raise Transient("away", reason="connection_lost")
+
+    watch(world, down)
+    give_back(world.engine)
+    assert {(one.endpoint, one.directory) for one in world.ledger.watched()} == {("sftp-a", "in"), ("sftp-a", "other")}
+    give_back(world.engine)
+    assert not list(world.ledger.watched())

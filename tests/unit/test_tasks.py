@@ -17,6 +17,7 @@ from eft.errors import NotFound, Permanent, Transient
 from eft.journey.messages import MESSAGE_FORMAT, Message
 from eft.journey.operate import run_flow
 from eft.journey.sweep import sweep
+from eft.ports import Watch
 from eft.regions.adoption import adopt
 from eft.regions.switch import Order, promote
 from eft.settings import Settings
@@ -285,6 +286,18 @@ def test_upkeep_of_staging_is_two_tasks(world: World, post: PostOffice) -> None:
     run("eft.expire_staging")
     run("eft.abort_stale_uploads")
     assert (staging.files, staging.uploads) == ({}, {})
+
+
+def test_what_was_left_under_a_token_is_given_back_by_a_task(world: World, post: PostOffice) -> None:
+    """In a watched directory."""
+    transfer = world.submit("sftp-a", "sftp-b")
+    world.server("sftp-a").put("in/a.bin", b"old")
+    world.drain()
+    world.server("sftp-a").files[f"in/.{transfer.id}.1.0.0f.part"] = world.server("sftp-a").files.pop("in/a.bin")
+    world.ledger.watch(Watch(transfer.tenant, "sftp-a", "in", world.clock.now()))
+    world.clock.advance(timedelta(hours=1))
+    run("eft.give_back")
+    assert world.server("sftp-a").finals() == {"in/a.bin": b"old"}
 
 
 def test_one_region_adopts_nothing(world: World, post: PostOffice) -> None:
