@@ -132,10 +132,10 @@ TEMPLATE_FIELDS = frozenset({"name", "stem", "suffix", "directory", "path", "dat
 
 
 def check_template(template: str) -> str:
-    """Returns the template if every field is known.
+    """Returns the template if every field is known and what stands beside them can be part of a path.
 
     Raises:
-        ValueError: names the unknown field.
+        ValueError: names the unknown field, or says what no path has.
     """
     for field, _ in _FIELD.findall(template):
         if field not in TEMPLATE_FIELDS:
@@ -144,6 +144,7 @@ def check_template(template: str) -> str:
     if "{" in _FIELD.sub("", template) or "}" in _FIELD.sub("", template):
         msg = "unbalanced brace; a field is written {name}"
         raise ValueError(msg)
+    remote_path(_FIELD.sub(lambda field: _day(datetime(2000, 1, 1, tzinfo=UTC), field[2]) if field[1] == "date" else "x", template))
     return template
 
 
@@ -169,10 +170,14 @@ def destination_name(template: str, *, source: RemotePath, base: str, at: dateti
 
     def fill(match: re.Match[str]) -> str:
         if match[1] == "date":
-            return at.astimezone(UTC).strftime(match[2] or "%Y-%m-%d")
+            return _day(at, match[2])
         return values[match[1]]
 
     return remote_path(_FIELD.sub(fill, template))
+
+
+def _day(at: datetime, pattern: str | None) -> str:
+    return at.astimezone(UTC).strftime(pattern or "%Y-%m-%d")
 
 
 def _decode(raw: bytes | str) -> str:

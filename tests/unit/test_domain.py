@@ -135,6 +135,13 @@ def test_a_bad_template_is_refused(template: str) -> None:
         Policy(name_template=template)
 
 
+@pytest.mark.parametrize("template", ["../{name}", "{directory}/./{name}", "{date:..}/{name}", "a\n{name}", "/", "x" * 256])
+def test_a_template_that_makes_no_path_is_refused_when_it_is_given(template: str) -> None:
+    """Not file by file, when the first ones come."""
+    with pytest.raises(ValidationError, match="name_template"):
+        Policy(name_template=template)
+
+
 def _file(name: str, *, size: int = 5, age: timedelta | None = timedelta(hours=1)) -> RemoteFile:
     modified = None if age is None else NOW - age
     return RemoteFile(path=remote_path(name), fingerprint=Fingerprint(size=size, modified=modified))
