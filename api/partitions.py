@@ -27,12 +27,14 @@ from eft.errors import Conflict, EftError, NotFound, Permanent
 from eft.journey.reconcile import Reconciliation, reconcile
 from eft.ports import OwnershipTable
 from eft.regions import switch
+from eft.regions.orders import Order
+from eft.regions.rejoin import rejoin as rejoin_peer
 
 partitions = Blueprint("partitions", __name__, url_prefix="/v1/partitions")
 
 CONFIRM_WITHIN: Final = timedelta(minutes=15)
 SHOWN_IDS: Final = 20
-Action = Callable[[int, switch.Order, bool], Partition]
+Action = Callable[[int, Order, bool], Partition]
 
 
 @partitions.get("")
@@ -87,7 +89,7 @@ def hand_over(number: str, body: OrderAsked) -> SwitchShown:
 @operation(summary="Bring a solo partition together again", scope=Scope.OPERATOR, body=OrderAsked, answer=SwitchShown, also=(409, 503))
 def rejoin(number: str, body: OrderAsked) -> SwitchShown:
     """Ask at its home, once the link is up: the peer learns all that it missed, and commits need both acks again."""
-    return _done(switch.rejoin(engine(), _checked(number), _order(body)))
+    return _done(rejoin_peer(engine(), _checked(number), _order(body)))
 
 
 @partitions.post("/<id:number>/promote")
@@ -123,7 +125,7 @@ def confirm(proposal_id: str, body: ConfirmAsked) -> SwitchShown:
         raise Permanent("another operator than the one who proposed it must confirm", reason="same_person")
     _refuse_overtaken(proposal)
     both = f"{proposal.by}, confirmed by {caller().subject}"
-    order = switch.Order(by=both, why=f"{proposal.why}; {body.why}" if body.why else proposal.why, ticket=proposal.ticket)
+    order = Order(by=both, why=f"{proposal.why}; {body.why}" if body.why else proposal.why, ticket=proposal.ticket)
     return _done(_carry_out(proposal.action, proposal.partition, order, old_home_may_be_solo=proposal.old_home_may_be_solo))
 
 
@@ -161,14 +163,14 @@ def _refuse_overtaken(proposal: Proposal) -> None:
         raise Conflict(msg, reason="partition_changed")
 
 
-def _carry_out(action: str, number: int, order: switch.Order, *, old_home_may_be_solo: bool) -> Partition:
+def _carry_out(action: str, number: int, order: Order, *, old_home_may_be_solo: bool) -> Partition:
     if action == "promote":
         return switch.promote(engine(), number, order, old_home_may_be_solo=old_home_may_be_solo)
     return switch.solo(engine(), number, order)
 
 
-def _order(body: OrderAsked) -> switch.Order:
-    return switch.Order(by=caller().subject, why=body.why, ticket=body.ticket)
+def _order(body: OrderAsked) -> Order:
+    return Order(by=caller().subject, why=body.why, ticket=body.ticket)
 
 
 def _own() -> OwnershipTable:

@@ -8,7 +8,7 @@ from eft.errors import EftError
 from eft.journey import disposal, upkeep
 from eft.journey.reconcile import reconcile as reconcile_rows
 from eft.regions.adoption import adopt as adopt_journals
-from eft.regions.switch import return_strays
+from eft.regions.strays import return_strays
 from tasks.app import app
 from tasks.base import engine, forward
 

@@ -14,7 +14,8 @@ from datetime import timedelta
 from eft.domain.ownership import Mode, PeerLoss, Phase
 from eft.errors import EftError
 from eft.ports import Engine, Lease, Peer
-from eft.regions.switch import Order, promote, solo
+from eft.regions.orders import Order
+from eft.regions.switch import promote, solo
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,8 @@ from eft.journey.accept import Submission, accept
 from eft.journey.held import Decision, decide
 from eft.journey.messages import next_message
 from eft.regions import switch
+from eft.regions.orders import Order
+from eft.regions.rejoin import rejoin
 from eft.regions.routing import at_home
 from tests.simulation.kernel import SECOND, Actor
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from tests.simulation.region import Region
 
 TENANT: Final = "acme"
-ORDER: Final = switch.Order(by="op@example.org", why="simulation", ticket="T-1")
+ORDER: Final = Order(by="op@example.org", why="simulation", ticket="T-1")
 TRIES: Final = 6
 
 
@@ -216,7 +218,7 @@ class Switchboard:
         )
 
     def _rejoin(self, home: Region, number: int) -> object:
-        done = switch.rejoin(home.engine, number, ORDER)
+        done = rejoin(home.engine, number, ORDER)
         self.books.solo.pop(number, None)
         self.books.promoted.pop(number, None)
         return done

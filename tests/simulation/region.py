@@ -23,7 +23,7 @@ from eft.ports import Engine, Ledger, Limits, OwnershipTable, Peer, Registry, Tu
 from eft.regions.adoption import adopt
 from eft.regions.chores import Chores
 from eft.regions.pair import RegionPair
-from eft.regions.switch import return_strays
+from eft.regions.strays import return_strays
 from tests.fakes import FakeClock, FakeSecrets
 from tests.simulation.kernel import SECOND, Actor, Kernel, Port, SimClock, TrueClock
 from tests.simulation.rows import SimLedger, SimLimits, SimRegistry, SimTable

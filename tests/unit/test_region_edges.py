@@ -16,8 +16,10 @@ from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient, 
 from eft.journey.held import Decision, decide
 from eft.regions.adoption import adopt, adopt_row
 from eft.regions.chores import LEASE, Chores
+from eft.regions.orders import Order
+from eft.regions.rejoin import rejoin
 from eft.regions.routing import find
-from eft.regions.switch import Order, drain, hand_over, promote, rejoin, solo, undrain
+from eft.regions.switch import drain, hand_over, promote, solo, undrain
 from tests.fake_regions import WEST, FakeOwnershipTable, Pair
 from tests.fakes import START
 from tests.world import TENANT, World

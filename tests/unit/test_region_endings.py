@@ -16,8 +16,11 @@ from eft.journey.operate import cancel, redrive, run_flow, take
 from eft.journey.reserve import version_of
 from eft.journey.upkeep import expire_staging
 from eft.regions.adoption import adopt
+from eft.regions.orders import Order
+from eft.regions.rejoin import rejoin
 from eft.regions.routing import find
-from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo
+from eft.regions.strays import return_strays
+from eft.regions.switch import drain, hand_over, promote, solo
 from tests.fake_regions import Pair, home_of
 from tests.world import SMALL, TENANT, World
 

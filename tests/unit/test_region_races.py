@@ -9,7 +9,10 @@ from eft.domain.transfer import State, Transfer
 from eft.errors import Conflict, Permanent, Transient
 from eft.journey.messages import next_message
 from eft.journey.operate import redrive, run_flow
-from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo, undrain
+from eft.regions.orders import Order
+from eft.regions.rejoin import rejoin
+from eft.regions.strays import return_strays
+from eft.regions.switch import drain, hand_over, promote, solo, undrain
 from tests.crashes import watch
 from tests.fake_regions import Pair, home_of
 from tests.world import SMALL, TENANT

@@ -13,8 +13,11 @@ from eft.domain.transfer import State, Transfer
 from eft.errors import Transient
 from eft.journey.accept import Submission, accept
 from eft.regions.adoption import adopt
+from eft.regions.orders import Order
+from eft.regions.rejoin import rejoin
 from eft.regions.routing import find
-from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo, will_be_held
+from eft.regions.strays import return_strays
+from eft.regions.switch import drain, hand_over, promote, solo, will_be_held
 from tests.crashes import Watched
 from tests.fake_regions import WEST, Pair
 from tests.fakes import FakeLedger

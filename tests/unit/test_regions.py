@@ -15,7 +15,10 @@ from eft.journey.held import Decision, decide
 from eft.journey.messages import Message
 from eft.journey.operate import cancel
 from eft.regions.adoption import adopt
-from eft.regions.switch import Order, drain, hand_over, promote, rejoin, return_strays, solo, undrain, will_be_held
+from eft.regions.orders import Order
+from eft.regions.rejoin import rejoin
+from eft.regions.strays import return_strays
+from eft.regions.switch import drain, hand_over, promote, solo, undrain, will_be_held
 from tests.crashes import watch
 from tests.fake_regions import EAST, WEST, Pair
 from tests.world import TENANT, World

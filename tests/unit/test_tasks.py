@@ -19,7 +19,8 @@ from eft.journey.operate import run_flow
 from eft.journey.sweep import sweep
 from eft.ports import Watch
 from eft.regions.adoption import adopt
-from eft.regions.switch import Order, promote
+from eft.regions.orders import Order
+from eft.regions.switch import promote
 from eft.settings import Settings
 from tasks import base
 from tasks.app import app, make_app

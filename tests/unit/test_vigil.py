@@ -9,7 +9,8 @@ import pytest
 from eft.domain.ownership import Mode, PeerLoss
 from eft.errors import Permanent
 from eft.regions.chores import Chores
-from eft.regions.switch import Order, promote, solo
+from eft.regions.orders import Order
+from eft.regions.switch import promote, solo
 from eft.regions.vigil import Vigil
 from tests.fake_regions import EAST, WEST, Pair
 
