@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +14,7 @@ import typer
 from eft.cli.amounts import parse_duration, shown_moment
 from eft.cli.failure import EXIT_CODES, Failure, examples, usage
 from eft.cli.output import Output
+from eft.cli.region_table import by_reason, counted, table
 from eft.cli.session import JsonFlag, Session, YesFlag, begin, confirm, session_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ PAUSE_SECONDS: Final = 2.0
 PASSING: Final = frozenset({"still_busy", "peer_unreachable", "partition_changed"})
 """Refusals that are worth another try while `--wait` lasts."""
 SHOWN_IDS: Final = 5
-FOLDED: Final = 6
 _RANGE: Final = re.compile(r"(?P<first>\d{1,3})(-(?P<last>\d{1,3})(/(?P<step>[1-9]\d?))?)?")
 
 app = typer.Typer(
@@ -106,13 +106,13 @@ class Order:
             {"items": [self.done[number] for number in sorted(self.done)], "proposals": self.proposals, "refused": refused, **more}
         )
         if self.done:
-            _table(out, [self.done[number] for number in sorted(self.done)])
+            table(out, [self.done[number] for number in sorted(self.done)])
         for proposal in self.proposals:
             until = shown_moment(proposal["expires"])
             out.say(f"Partition {proposal['partition']}: until {until} UTC another operator may confirm it with")
             out.say(f"  eft region confirm {proposal['id']}")
         if refused:
-            out.table(("REFUSED", "REASON", ""), _by_reason(refused), empty="")
+            out.table(("REFUSED", "REASON", ""), by_reason(refused), empty="")
             raise Failure(f"{len(refused)} refused", code=next(iter(self.refused.values())).code)
 
 
@@ -134,7 +134,7 @@ def status(
     page = _page(api)
     out.document(page)
     out.say(f"This is {page['region']}; the other region {'answers' if page['link'] else 'does not answer'}.")
-    _table(out, page["items"], each=each, peer=True)
+    table(out, page["items"], each=each, peer=True)
 
 
 @app.command("drain", epilog=examples("eft region drain --all --why 'monthly switch' --ticket OPS-12"))
@@ -245,7 +245,7 @@ def promote(
     numbers = _chosen(page, partitions, everything=everything, pick=lambda item, region: item["home"] != region)
     held = _will_be_held(api, out, numbers, old_home_may_be_solo=old_home_may_be_solo)
     if numbers:
-        question = f"Make {page['region']} the home of {_count(numbers)} without asking the other region? {held} transfers will be held."
+        question = f"Make {page['region']} the home of {counted(numbers)} without asking the other region? {held} transfers will be held."
         confirm(ctx, question, yes=yes)
     order = Order("promote", {"why": why, "ticket": ticket, "old_home_may_be_solo": old_home_may_be_solo}, numbers)
     order.carry_out(api, session_of(ctx))
@@ -268,7 +268,7 @@ def solo(
     page = _page(api)
     numbers = _chosen(page, partitions, everything=everything, pick=lambda item, region: item["home"] == region and item["mode"] == "dual")
     if numbers:
-        question = f"Let {page['region']} deliver alone in {_count(numbers)}? The other region must not be promoted before they rejoin."
+        question = f"Let {page['region']} deliver alone in {counted(numbers)}? The other region must not be promoted before they rejoin."
         confirm(ctx, question, yes=yes)
     order = Order("solo", {"why": why, "ticket": ticket}, numbers)
     order.carry_out(api, session_of(ctx))
@@ -304,7 +304,7 @@ def confirm_proposals(
         done.append(api.post(path("partitions", "proposals", proposal, "confirm"), {} if why is None else {"why": why}).body["partition"])
         out.say(f"Partition {done[-1]['number']} is confirmed.")
     out.document({"items": done, "proposals": [], "refused": [], "will_be_held": held})
-    _table(out, done)
+    table(out, done)
 
 
 def _simple(
@@ -322,7 +322,7 @@ def _simple(
     api, out = begin(ctx, as_json=as_json)
     numbers = _chosen(_page(api), partitions, everything=everything, pick=pick)
     order = Order(verb, {"why": why, "ticket": ticket}, numbers)
-    with out.waiting(f"{verb}: {_count(numbers)} …"):
+    with out.waiting(f"{verb}: {counted(numbers)} …"):
         order.carry_out(api, session_of(ctx), wait=wait)
     if not numbers:
         out.say("There is nothing to do.")
@@ -373,72 +373,3 @@ def _will_be_held(api: Api, out: Output, numbers: Sequence[int], *, old_home_may
         out.say(f"{total} accepted transfers will be held, for nobody here knows whether they were delivered:")
         out.say(f"  {' '.join(ids[:SHOWN_IDS])}{more}")
     return total
-
-
-def _table(out: Output, items: Sequence[JsonObject], *, each: bool = False, peer: bool = False) -> None:
-    groups: dict[tuple[object, ...], list[JsonObject]] = {}
-    for item in items:
-        groups.setdefault((item["number"],) if each else _alike(item), []).append(item)
-    columns = ("PARTITIONS", "COUNT", "HOME", "EPOCH", "MODE", "PHASE", "EVIDENCE", *(("THE OTHER SAYS",) if peer else ()), "LAST CHANGE")
-    rows = []
-    for group in groups.values():
-        first = group[0]
-        says = "–" if first["peer_home"] is None else f"{first['peer_home']}, {first['peer_region_epoch']}"
-        rows.append(
-            (
-                folded([item["number"] for item in group]),
-                len(group),
-                first["home"],
-                first["region_epoch"],
-                first["mode"],
-                first["phase"],
-                "whole" if first["evidence"] else "lacking",
-                *((says,) if peer else ()),
-                _change(first),
-            )
-        )
-    out.table(columns, rows, right=frozenset({"COUNT", "EPOCH"}), empty="No partitions.")
-
-
-def _by_reason(refused: Sequence[JsonObject]) -> list[tuple[str, str, str]]:
-    """Returns what was refused for the same reason in one row, with the first one's message."""
-    groups: dict[str, list[JsonObject]] = {}
-    for item in refused:
-        groups.setdefault(item["reason"], []).append(item)
-    return [(folded([item["partition"] for item in group]), reason, group[0]["message"]) for reason, group in groups.items()]
-
-
-def _alike(item: JsonObject) -> tuple[object, ...]:
-    same = ("home", "region_epoch", "mode", "phase", "evidence", "peer_home", "peer_region_epoch", "changed_by", "why", "ticket")
-    return tuple(item[name] for name in same)
-
-
-def _change(item: JsonObject) -> str:
-    if item["changed_by"] is None:
-        return "–"
-    return f"{shown_moment(item['changed_at'])} {item['changed_by']}: {item['why']} ({item['ticket']})"
-
-
-def folded(numbers: Sequence[int]) -> str:
-    """Returns numbers in order, briefly: `0–5 7 9`, or `0 2 4 … 62` where they are many."""
-    runs = [f"{first}–{last}" if last > first else str(first) for first, last in _runs(sorted(numbers))]
-    if len(runs) > FOLDED:
-        runs = [*runs[:3], "…", runs[-1]]
-    return " ".join(runs)
-
-
-def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    first = last = None
-    for number in numbers:
-        if last is not None and number == last + 1:
-            last = number
-            continue
-        if first is not None and last is not None:
-            yield first, last
-        first = last = number
-    if first is not None and last is not None:
-        yield first, last
-
-
-def _count(numbers: Sequence[int]) -> str:
-    return f"{len(numbers)} partition{'' if len(numbers) == 1 else 's'}"

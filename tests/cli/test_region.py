@@ -14,7 +14,7 @@ import pytest
 from api.app import create_app
 from api.auth import AuthSettings
 from deploy.local.identity import create_identity
-from eft.cli.region import folded
+from eft.cli.region_table import folded
 from eft.cli.token import SCOPES
 from eft.domain.names import PARTITIONS, partition_of
 from eft.domain.ownership import Mode, Phase
