@@ -9,7 +9,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -129,14 +129,17 @@ class FakeStore:
             raise NotFound(f"no directory '{directory}'", reason="directory_missing", endpoint=self.endpoint)
         for path in found:
             if recursive or "/" not in path[len(below) :]:
-                yield self._file(path)
+                file = self._file(path)
+                # As S3 has it: listings show no version ids.
+                yield replace(file, fingerprint=file.fingerprint.model_copy(update={"version": None}))
         yield from self.server.refused
 
-    def stat(self, path: RemotePath) -> RemoteFile:
+    def stat(self, path: RemotePath, *, version: str | None = None) -> RemoteFile:
         with self._called("stat"):
-            if path not in self.server.files:
+            content = self.server.files.get(path) if version is None else self.server.versions.get((path, version))
+            if content is None:
                 raise NotFound(f"no file '{path}'", reason="source_missing", endpoint=None)
-            return self._file(path)
+            return self._file(path, content)
 
     def read(self, file: RemoteFile, *, start: int, size: int) -> Iterator[Bytes]:
         with self._called("read"):
@@ -281,8 +284,8 @@ class FakeStore:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _file(self, path: str) -> RemoteFile:
-        content = self.server.files[path]
+    def _file(self, path: str, content: Content | None = None) -> RemoteFile:
+        content = content or self.server.files[path]
         fingerprint = Fingerprint(size=len(content.data), modified=content.modified, etag=content.etag, version=content.version)
         return RemoteFile(path=remote_path(path), fingerprint=fingerprint, transfer=content.transfer)
 

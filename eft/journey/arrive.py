@@ -1,7 +1,8 @@
 """Arrive: an object that its bucket told of becomes a transfer on each flow that waits for it, once.
 
 The event says where to look, not what is there: a look at the object gives the fingerprint, the same one that a listing shows. So events
-may come twice, late, in any order or not at all, and the listing of `Arrival.listed_every` meets what they made.
+may come twice, late, in any order or not at all, and the listing of `Arrival.listed_every` meets what they made. Where the bucket keeps
+versions, one that was written over before its event was read is taken, too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.flow import Flow
 from eft.domain.names import RemotePath, display, is_token, partition_of, remote_path
 from eft.domain.transfer import Transfer
-from eft.errors import EftError, Permanent, Transient
+from eft.errors import EftError, NotFound, Permanent, Transient
 from eft.journey.accept import found_id, found_transfer, put_on_record, refuse_unpinned, refused_transfer
 from eft.journey.messages import ARRIVED
 from eft.ports import Engine
@@ -60,17 +61,22 @@ def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
         counts["no_flow"] += 1
     created: list[Transfer] = []
     trouble: EftError | None = None
-    seen: dict[tuple[str, str], Seen] = {}
+    seen: dict[tuple[str, str], list[Seen]] = {}
     for flow, source, below in wanted:
         try:
             if _needs_listing(flow):
                 _list_soon(engine, flow, counts)
                 continue
             if (source.tenant, source.id) not in seen:
-                seen[source.tenant, source.id] = _look(engine, source, below)
-            created += _create(engine, flow, source, seen[source.tenant, source.id], counts)
+                seen[source.tenant, source.id] = _look(engine, source, below, event.version)
+            for one in seen[source.tenant, source.id]:
+                created += _create(engine, flow, source, one, counts)
         except EftError as error:
             trouble = _after(engine, flow, error, counts) or trouble
+        except Exception as error:
+            # A fault of ours on one flow keeps no other one waiting. Only the next listing can show that it is gone.
+            log.exception("arrival not taken", extra={"tenant": flow.tenant, "flow": flow.id})
+            trouble = _after(engine, flow, Transient(str(error), reason="unexpected"), counts) or trouble
     return Taken(tuple(created), trouble)
 
 
@@ -108,19 +114,26 @@ def _list_soon(engine: Engine, flow: Flow, counts: Counter[str]) -> None:
         log.info("the source is listed soon", extra={"tenant": flow.tenant, "flow": flow.id})
 
 
-def _look(engine: Engine, source: S3Endpoint, below: str) -> Seen:
+def _look(engine: Engine, source: S3Endpoint, below: str, version: str | None) -> list[Seen]:
+    """Returns what stands under a key, after the version that the event tells of where it is another one and is kept.
+
+    What its owner has removed is nobody's to take.
+    """
     until = engine.limits.shut_until(source.id)
     if until is not None:
         msg = f"endpoint {source.id} has failed repeatedly; it is tried again at {until:%H:%M:%S} UTC"
         raise Transient(msg, reason="breaker_open", retry_after=until - engine.clock.now())
     with engine.stores.open(source) as store:
-        file = store.stat(RemotePath(below))
+        files = [store.stat(RemotePath(below))]
+        if version is not None and files[0].fingerprint.version not in {None, version}:
+            with suppress(NotFound):
+                files.insert(0, store.stat(RemotePath(below), version=version))
     engine.limits.succeeded(source.id)
     try:
         why = None if remote_path(below) == below else "has an empty component ('//')"
     except Permanent as error:
         why = str(error)
-    return file if why is None else RefusedName(shown=display(below), why=why, fingerprint=file.fingerprint)
+    return [file if why is None else RefusedName(shown=display(below), why=why, fingerprint=file.fingerprint) for file in files]
 
 
 def _create(engine: Engine, flow: Flow, source: S3Endpoint, seen: Seen, counts: Counter[str]) -> list[Transfer]:

@@ -21,12 +21,15 @@ SIDECAR_LIMIT = 4096
 def look_at_source(work: Work, source: Source, file: RemoteFile) -> RemoteFile:
     """Returns the source as it is, which for a transfer discovered before must be the version that was accepted; or its staged copy.
 
+    A version that its store keeps is asked for by its id: what was written over it since does not matter.
+
     Raises:
         Permanent: `source_changed`, on a first journey; Undecidable: the same on a re-driven one, or of a staged copy;
         NotFound: `source_missing`.
     """
     transfer = work.transfer
-    found = source.stat(file.path)
+    version = None if transfer.staged is not None or transfer.fingerprint is None else transfer.fingerprint.version
+    found = source.stat(file.path, version=version)
     if transfer.staged is not None:
         if not found.fingerprint.matches(file.fingerprint):
             msg = f"the object at '{file.path}' in the staging bucket is not the copy that was staged"

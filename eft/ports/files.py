@@ -71,8 +71,8 @@ class Source(Protocol):
             NotFound: `directory_missing`.
         """
 
-    def stat(self, path: RemotePath) -> RemoteFile:
-        """Returns the file as it is now.
+    def stat(self, path: RemotePath, *, version: str | None = None) -> RemoteFile:
+        """Returns the file as it is now, or a version of it by its id, whether or not it stands there still.
 
         Raises:
             NotFound: `source_missing`.

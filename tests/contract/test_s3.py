@@ -136,6 +136,24 @@ def test_a_version_that_was_removed_is_gone(aws: Aws) -> None:
         bucket.store.copy_version(file, remote_path("b.csv"))
 
 
+def test_a_version_is_looked_at_by_its_id(aws: Aws) -> None:
+    """Though another one stands under the name, or none; one that is gone is `source_missing`, as is one that never was."""
+    bucket = new_bucket(emulator_session(aws), versioned=True)
+    bucket.put("a.csv", b"one")
+    first = bucket.store.stat(remote_path("a.csv"))
+    version = first.fingerprint.version
+    assert version is not None
+    bucket.put("a.csv", b"two, longer")
+    assert bucket.store.stat(remote_path("a.csv"), version=version) == first
+    bucket.s3.delete_object(Bucket=bucket.name, Key="a.csv")
+    assert bucket.store.stat(remote_path("a.csv"), version=version) == first
+    assert read(bucket.store, first) == b"one"
+    bucket.s3.delete_object(Bucket=bucket.name, Key="a.csv", VersionId=version)
+    with pytest.raises(NotFound) as error:
+        bucket.store.stat(remote_path("a.csv"), version=version)
+    assert error.value.reason == "source_missing"
+
+
 def test_a_suspended_version_pins_nothing(aws: Aws) -> None:
     """The version `null` of a bucket with suspended versions is overwritten in place, so files are pinned by etag."""
     bucket = new_bucket(emulator_session(aws), versioned=True)

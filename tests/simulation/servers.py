@@ -87,8 +87,8 @@ class Server:
 
     # -- both kinds ----------------------------------------------------------------------------------------------------
 
-    def stat(self, path: str) -> RemoteFile | None:
-        inode = self.files.get(path)
+    def stat(self, path: str, version: str | None = None) -> RemoteFile | None:
+        inode = self.files.get(path) if version is None else self.versions.get((path, version))
         return None if inode is None else self._file(path, inode)
 
     def listing(self, directory: str, recursive: bool, disposals: bool, *, stale: bool = False) -> list[RemoteFile]:

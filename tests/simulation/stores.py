@@ -41,8 +41,8 @@ class SimStore:
     def list(self, directory: str, *, recursive: bool, disposals: bool = False) -> Iterator[RemoteFile | RefusedName]:
         yield from self._do("listing", directory, recursive, disposals and not self.pins_versions)
 
-    def stat(self, path: RemotePath) -> RemoteFile:
-        found: RemoteFile | None = self._do("stat", path)
+    def stat(self, path: RemotePath, *, version: str | None = None) -> RemoteFile:
+        found: RemoteFile | None = self._do("stat", path, *(() if version is None else (version,)))
         if found is None:
             raise NotFound(f"no file '{path}'", reason="source_missing")
         return found

@@ -12,7 +12,7 @@ import pytest
 
 from eft.domain.arrival import Arrived, Passed, events_in
 from eft.domain.fingerprint import Fingerprint
-from eft.domain.flow import Arrival, Flow
+from eft.domain.flow import Arrival, ConflictMode, Flow
 from eft.domain.transfer import State
 from eft.errors import Permanent, Transient
 from eft.journey.arrive import arrive
@@ -162,6 +162,67 @@ def test_each_version_moves_once_however_events_come() -> None:
     world.clock.advance(timedelta(seconds=5))
     world.server("s3-a").put("in/0.csv", b"new")
     assert _arrive(world, "in/0.csv", "in/0.csv") == {"created": 1, "known": 1}
+
+
+@pytest.mark.parametrize("conflict", ["rename", "overwrite"])
+def test_a_version_that_was_written_over_before_its_event_was_read_moves_too(conflict: str) -> None:
+    """Whichever event comes first, and each once; an older one that comes after the newer was delivered is superseded, visibly."""
+    for order in ((0, 1), (1, 0), (0,)):
+        world = World()
+        flow = _waiting(world)
+        policy = flow.policy.model_copy(update={"conflict": ConflictMode(conflict)})
+        world.registry.change_flow(flow.model_copy(update={"policy": policy, "revision": flow.revision + 1}))
+        versions = []
+        for data in (b"one", b"two"):
+            versions.append(world.server("s3-a").put("in/a.csv", data).version)
+            world.clock.advance(timedelta(seconds=5))
+        counts: Counter[str] = Counter()
+        for which in (*order, *order):
+            taken = arrive(world.engine, Arrived(bucket=BUCKET, key="in/a.csv", version=versions[which]), counts)
+            world.queue += bundled(world.engine, list(taken.created))
+            world.drain()
+        assert counts["created"] == 2
+        finals = world.server("sftp-b").finals()
+        if conflict == "rename" and order != (1, 0):
+            assert sorted(finals.values()) == [b"one", b"two"]
+        else:
+            assert finals == {"out/a.csv": b"two"}
+        assert [row.reason for row in world.ledger.rows() if row.state is not State.SETTLED] == ["superseded"] * (order == (1, 0))
+
+
+def test_a_version_is_delivered_though_it_is_written_over_meanwhile() -> None:
+    """It was accepted, and its store keeps it."""
+    world = World()
+    _waiting(world)
+    world.server("s3-a").put("in/a.csv", b"one")
+    _arrive(world, "in/a.csv")
+    world.server("s3-a").put("in/a.csv", b"another")
+    world.drain()
+    assert world.server("sftp-b").finals() == {"out/a.csv": b"one"}
+
+
+def test_what_its_owner_has_removed_is_not_taken() -> None:
+    """Though a bucket with versions keeps it, and its event comes."""
+    world = World()
+    _waiting(world)
+    version = world.server("s3-a").put("in/a.csv", b"one").version
+    del world.server("s3-a").files["in/a.csv"]
+    counts: Counter[str] = Counter()
+    assert not arrive(world.engine, Arrived(bucket=BUCKET, key="in/a.csv", version=version), counts).created
+    world.server("s3-a").put("in/a.csv", b"two")
+    gone = arrive(world.engine, Arrived(bucket=BUCKET, key="in/a.csv", version="000999"), counts)
+    assert (len(gone.created), counts) == (1, {"vanished": 1, "created": 1})
+
+
+def test_a_fault_of_ours_on_one_flow_keeps_no_other_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the flow's source is listed soon; the event does not go round for all."""
+    world = World()
+    for _ in range(2):
+        _waiting(world)
+    world.server("s3-a").put("in/a.csv", b"abc")
+    world.ledger.trip("create", ValueError("a bug"))
+    assert _arrive(world, "in/a.csv") == {"to_be_listed": 1, "created": 1}
+    assert "a bug" in caplog.text
 
 
 def test_what_the_listing_found_first_is_known_to_its_event() -> None:

@@ -99,7 +99,7 @@ def test_no_error_ends_beat(world: World, post: PostOffice, caplog: pytest.LogCa
 def test_upkeep_is_asked_for_when_it_is_due(world: World, post: PostOffice) -> None:
     """By registered tasks, on the queue of upkeep; a beat that starts does not ask at once, and keeps nothing on disk."""
     beat = FlowScheduler(app=post.app)
-    assert set(beat.schedule) == {"reconcile", "expire_staging", "abort_stale_uploads"}
+    assert set(beat.schedule) == {"reconcile", "expire_staging", "abort_stale_uploads", "give_back"}
     beat.tick()
     assert post.letters() == []
     for entry in beat.schedule.values():
@@ -108,7 +108,7 @@ def test_upkeep_is_asked_for_when_it_is_due(world: World, post: PostOffice) -> N
     for _ in beat.schedule:
         beat.tick()
     assert {(letter.task, letter.queue) for letter in post.letters()} == {
-        (f"eft.{name}", "upkeep") for name in ("reconcile", "expire_staging", "abort_stale_uploads")
+        (f"eft.{name}", "upkeep") for name in ("reconcile", "expire_staging", "abort_stale_uploads", "give_back")
     }
     assert "registry" in beat.info
 

@@ -125,12 +125,12 @@ class S3Bucket:
                     self.s3.get_object(Bucket=self.bucket, Key=self.key(path), Range="bytes=0-0", **which)["Body"].close()
                 raise
 
-    def standing(self, path: RemotePath) -> RemoteFile | None:
-        """Returns the object under a name as it is now, with the transfer that wrote it, or None."""
+    def standing(self, path: RemotePath, *, version: str | None = None) -> RemoteFile | None:
+        """Returns the object under a name as it is now, or a version of it, with the transfer that wrote it, or None."""
         with self.translated():
-            head = self.direct.head(self.bucket, self.key(path)) if self.direct else None
+            head = self.direct.head(self.bucket, self.key(path), version=version) if self.direct else None
         if head is None:
-            head = self.head(path)
+            head = self.head(path, version=version)
         return None if head is None or isinstance(head, str) else self.found(path, head)
 
     def found(self, path: RemotePath, head: HeadObjectOutputTypeDef) -> RemoteFile:

@@ -72,9 +72,9 @@ class S3Direct:
         self._client = client
         self._addresses: dict[str, str] = {}
 
-    def head(self, bucket: str, key: str) -> HeadObjectOutputTypeDef | str | None:
+    def head(self, bucket: str, key: str, *, version: str | None = None) -> HeadObjectOutputTypeDef | str | None:
         """Returns an object's headers as far as `S3Bucket.found` reads them, or ABSENT."""
-        answer = self._ask("HeadObject", "HEAD", bucket, key)
+        answer = self._ask("HeadObject", "HEAD", bucket, key, query=_version(version))
         if answer is None or answer.status_code not in {OK, MISSING}:
             return None
         if answer.status_code == MISSING:
@@ -95,9 +95,8 @@ class S3Direct:
 
     def get(self, bucket: str, key: str, *, start: int, size: int, version: str | None, if_match: str | None) -> dict[str, Any] | None:
         """Returns `Body`, `ContentLength` and `ContentRange` of a range, as boto3 does."""
-        query = {"versionId": version} if version is not None else {}
         headers = {"Range": f"bytes={start}-{start + size - 1}"} | ({"If-Match": if_match} if if_match is not None else {})
-        answer = self._ask("GetObject", "GET", bucket, key, query=query, headers=headers, stream=True)
+        answer = self._ask("GetObject", "GET", bucket, key, query=_version(version), headers=headers, stream=True)
         if answer is None:
             return None
         length = _number(answer.headers.get("Content-Length"))
@@ -170,6 +169,10 @@ def _field(answer: AWSResponse, name: str) -> str | None:
         return unescape(found[1].decode()) if found else None
     except UnicodeDecodeError:
         return None
+
+
+def _version(version: str | None) -> dict[str, str]:
+    return {} if version is None else {"versionId": version}
 
 
 def _number(text: str | None) -> int | None:

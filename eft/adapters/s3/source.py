@@ -63,14 +63,14 @@ class S3Source(S3Bucket):
                 if not key.endswith("/") and not is_token(key):
                     yield self._listed(entry)
 
-    def stat(self, path: RemotePath) -> RemoteFile:
-        """Returns the object as it is now.
+    def stat(self, path: RemotePath, *, version: str | None = None) -> RemoteFile:
+        """Returns the object as it is now, or a version of it by its id.
 
         Raises:
             NotFound: `source_missing`, or `bucket_missing`.
         """
-        found = self.standing(path)
-        if found is None:
+        found = self.standing(path, version=version)
+        if found is None or version not in {None, found.fingerprint.version}:
             self._see_that_bucket_exists()
             raise NotFound(f"'{path}' does not exist", reason="source_missing")
         return found

@@ -57,7 +57,7 @@ class SftpSource(Rooted):
             if len(waiting) > MOST_DIRECTORIES:
                 raise Permanent(f"'{top}' holds more than {MOST_DIRECTORIES} directories", reason="listing_too_large")
 
-    def stat(self, path: RemotePath) -> RemoteFile:
+    def stat(self, path: RemotePath, *, version: str | None = None) -> RemoteFile:  # noqa: ARG002 - the port's; no server keeps any
         """Returns the file as it is now; a symbolic link is refused.
 
         Raises:
