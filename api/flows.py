@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 from itertools import islice
 from typing import Final, Literal
@@ -16,6 +17,7 @@ from api.operation import (
     announce,
     caller,
     engine,
+    idempotency_key,
     invalid,
     match_revision,
     merged,
@@ -60,21 +62,29 @@ _KINDS: Final[dict[str, Literal["asked", "backfill", "late", "warning"]]] = {
     "warn": "warning",
 }
 _CHANGED: TypeAdapter[object] = TypeAdapter(FlowNew)
+_BOOKKEEPING: Final = ("revision", "created", "scheduled_since")
+"""What a flow has beside what its customer asked for."""
 
 
 @flows.post("")
-@operation(summary="Create a flow", scope=Scope.FLOWS_WRITE, body=FlowNew, answer=FlowMade, status=201, etag=True)
+@operation(summary="Create a flow", scope=Scope.FLOWS_WRITE, body=FlowNew, answer=FlowMade, status=201, etag=True, idempotent=True)
 def create(body: FlowNew) -> Answered:
     """Both endpoints must exist. With any trigger but `manual` it runs by itself from now on, unless `enabled` is false.
 
     With the trigger `arrival` the source must be an S3 endpoint. The source is looked at: `warnings` says so if nothing there matches.
+    With an Idempotency-Key a request may be repeated while the flow is as it asks; else the answer is 422 `idempotency_mismatch`.
     """
     _check_endpoints(body)
     core = engine()
-    made = _built(body, id_=f"fl-{core.clock.nonce()}", revision=1)
+    key = idempotency_key()
+    mark = core.clock.nonce() if key is None else hashlib.sha256(f"{caller().tenant}|{key}".encode()).hexdigest()[:16]
+    made = _built(body, id_=f"fl-{mark}", revision=1)
     _check_schedule(made)
     _check_expected(made)
-    core.registry.add_flow(made)
+    try:
+        core.registry.add_flow(made)
+    except Conflict:
+        made = _made_before(made)
     return Answered(_made(made), etag=made.revision, headers={"Location": url_for("flows.show", flow_id=made.id)})
 
 
@@ -140,21 +150,24 @@ def remove(flow_id: str) -> None:
 
 
 @flows.post("/<id:flow_id>/run")
-@operation(summary="Run a flow now", scope=Scope.FLOWS_WRITE, answer=RunShown, status=202)
+@operation(summary="Run a flow now", scope=Scope.FLOWS_WRITE, answer=RunShown, status=202, idempotent=True)
 def run(flow_id: str) -> RunShown:
     """Reads the source's listing once, whatever the schedule, also while the flow is paused; each new file becomes a transfer.
 
     Asking twice moves nothing twice: a version of a file that has its transfer is not taken again.
+    With the same Idempotency-Key it is the same run.
     """
     core = engine()
     flow = core.registry.flow(caller().tenant, flow_id)
-    messages = run_flow(core, flow)
+    messages = run_flow(core, flow, idempotency_key=idempotency_key())
     announce(messages)
     return RunShown(flow=flow.id, fire=messages[0].ids[0].rpartition("/")[2])
 
 
 @flows.post("/<id:flow_id>/backfill")
-@operation(summary="Run a flow for a time in the past", scope=Scope.FLOWS_WRITE, body=BackfillNew, answer=RunShown, status=202)
+@operation(
+    summary="Run a flow for a time in the past", scope=Scope.FLOWS_WRITE, body=BackfillNew, answer=RunShown, status=202, idempotent=True
+)
 def backfill(flow_id: str, body: BackfillNew) -> RunShown:
     """Reads the source's listing once and takes the files that were modified in that time, whatever `min_age` and `max_age` say.
 
@@ -162,7 +175,7 @@ def backfill(flow_id: str, body: BackfillNew) -> RunShown:
     """
     core = engine()
     flow = core.registry.flow(caller().tenant, flow_id)
-    messages = run_flow(core, flow, window=(body.modified_from, body.modified_until))
+    messages = run_flow(core, flow, window=(body.modified_from, body.modified_until), idempotency_key=idempotency_key())
     announce(messages)
     return RunShown(flow=flow.id, fire=messages[0].ids[0].rpartition("/")[2])
 
@@ -269,6 +282,15 @@ def _enabled(flow_id: str, *, enabled: bool) -> Answered:
             continue
         return Answered(shown(changed), etag=changed.revision)
     raise AssertionError  # pragma: no cover - the last round returns or raises
+
+
+def _made_before(asked: Flow) -> Flow:
+    """Returns the flow that an earlier request under the same key has made, if this one asks for the same."""
+    present = engine().registry.flow(asked.tenant, asked.id)
+    if present.model_copy(update={name: getattr(asked, name) for name in _BOOKKEEPING}) != asked:
+        msg = "this Idempotency-Key was used for another flow, or the flow was changed since; use a new key"
+        raise Conflict(msg, reason="idempotency_mismatch")
+    return present
 
 
 def _built(body: FlowNew, *, id_: str, revision: int, like: Flow | None = None) -> Flow:

@@ -124,7 +124,7 @@ def add(
     )
     from_endpoint, directory = policy.place(source, option="--from")
     to_endpoint, to_directory = policy.place(destination, option="--to")
-    from eft.cli.client import path  # noqa: PLC0415 - loads httpx
+    from eft.cli.client import new_key, path  # noqa: PLC0415 - loads httpx
 
     api, out = begin(ctx, as_json=as_json)
     selection = selecting.selection_of(
@@ -151,7 +151,7 @@ def add(
         "expected": expected,
         "enabled": not paused,
     }
-    flow = api.post(path("flows"), body).body
+    flow = api.post(path("flows"), body, key=new_key()).body
     out.document(flow)
     out.say(f"Flow {flow['name']} is added: {flow['id']} ({trigger.when(flow)})")
     for warning in flow["warnings"]:
@@ -313,11 +313,11 @@ def backfill(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a flow now for files of a time in the past, whatever their age. What was moved before is not moved again."""
-    from eft.cli.client import path  # noqa: PLC0415 - loads httpx
+    from eft.cli.client import new_key, path  # noqa: PLC0415 - loads httpx
 
     api, out = begin(ctx, as_json=as_json)
     found = api.find("flows", flow).body
-    fired = api.post(path("flows", found["id"], "backfill"), {"modified_from": begin_at, "modified_until": end_at}).body
+    fired = api.post(path("flows", found["id"], "backfill"), {"modified_from": begin_at, "modified_until": end_at}, key=new_key()).body
     out.document(fired)
     out.say(f"Flow {found['name']} runs: {fired['fire']}. Follow it: eft transfer watch --flow {found['id']}")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from typing import Final
 
 from eft.domain.flow import Flow
 from eft.domain.instants import asked_time
@@ -16,6 +18,8 @@ from eft.journey.opening import destination
 from eft.journey.work import Slice, Work
 from eft.ports import Engine
 
+LATEST: Final = 100
+"""Fires among which one of the same key is looked for."""
 TOO_LATE = frozenset({State.COMMITTING, State.DELIVERED, State.SETTLED})
 
 
@@ -78,10 +82,18 @@ def redrive(engine: Engine, tenant: str, transfer_id: str, by: str) -> Transfer:
     return work.transfer
 
 
-def run_flow(engine: Engine, flow: Flow, *, window: tuple[datetime, datetime] | None = None) -> list[Message]:
-    """Fires a flow now, whatever its schedule, for files modified in the window if one is given; returns its discover's first message."""
+def run_flow(
+    engine: Engine, flow: Flow, *, window: tuple[datetime, datetime] | None = None, idempotency_key: str | None = None
+) -> list[Message]:
+    """Fires a flow now, whatever its schedule, for files modified in the window if one is given; returns its discover's first message.
+
+    Under the key of one of the flow's latest fires it is that fire.
+    """
+    mark = engine.clock.nonce() if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).hexdigest()[:16]
     times = [engine.clock.now(), *(window or ())]
-    name = "-".join(["past" if window else "now", *(asked_time(at) for at in times), engine.clock.nonce()])
+    name = "-".join(["past" if window else "now", *(asked_time(at) for at in times), mark])
+    if idempotency_key is not None:
+        name = next((fire.name for fire in engine.ledger.fires(flow, limit=LATEST) if fire.name.endswith(f"-{mark}")), name)
     engine.ledger.fire(
         flow,
         at=engine.clock.now() + engine.tuning.stall,

@@ -30,6 +30,34 @@ def create(client: Client, **changes: object) -> dict[str, Any]:
     return shown
 
 
+def test_a_flow_is_created_once_under_a_key(acme: Client, world: World) -> None:
+    """Repeated while the flow is as asked for it is the same one; another body, or a change since, needs another key."""
+    first = acme.post(PATH, flow(), Idempotency_Key="k1")
+    world.clock.advance(timedelta(minutes=1))
+    again = acme.post(PATH, flow(), Idempotency_Key="k1")
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.get_json()["id"] == first.get_json()["id"]
+    problem(acme.post(PATH, flow(name="another"), Idempotency_Key="k1"), 422, "idempotency_mismatch")
+    assert create(acme)["id"] != first.get_json()["id"] != acme.post(PATH, flow(), Idempotency_Key="k2").get_json()["id"]
+    acme.patch(f"{PATH}/{first.get_json()['id']}", {"name": "changed"}, If_Match='"1"')
+    problem(acme.post(PATH, flow(), Idempotency_Key="k1"), 422, "idempotency_mismatch")
+    assert len(acme.get(PATH).get_json()["items"]) == 3
+    problem(acme.post(PATH, flow(), Idempotency_Key="k" * 999), 422, "request_invalid")
+
+
+def test_a_run_is_one_run_under_a_key(acme: Client, world: World) -> None:
+    """A lost answer is asked for again; another key, or none, is another run."""
+    base = f"{PATH}/{create(acme)['id']}"
+    first = acme.post(f"{base}/run", Idempotency_Key="k1").get_json()["fire"]
+    world.clock.advance(timedelta(minutes=1))
+    assert acme.post(f"{base}/run", Idempotency_Key="k1").get_json()["fire"] == first
+    others = {acme.post(f"{base}/run", **keys).get_json()["fire"] for keys in ({"Idempotency_Key": "k2"}, {}, {})}
+    assert len({first, *others}) == 4
+    past = {"modified_from": "2025-01-01T00:00:00Z", "modified_until": "2025-01-02T00:00:00Z"}
+    fires = {acme.post(f"{base}/backfill", past, Idempotency_Key="k3").get_json()["fire"] for _ in range(2)}
+    assert len(fires) == 1
+
+
 def test_create(acme: Client, world: World) -> None:
     """A flow is kept with every field given, and shown as it is kept, defaults and all."""
     whole = {
