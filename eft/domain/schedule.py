@@ -52,18 +52,26 @@ def due_times(flow: Flow, *, after: datetime | None, now: datetime) -> list[date
 
 
 def coming_fires(flow: Flow, *, now: datetime) -> Iterator[datetime]:
-    """Yields the times, jitter and all, at which the flow will fire if it stays enabled; without blackouts' fires that are made up for."""
+    """Yields the times, jitter and all, at which the flow will fire if it stays enabled.
+
+    At the end of a blackout what fell into it is made up for, once, unless `misfire` says otherwise.
+    """
     trigger, shift = flow.trigger, offset(flow)
     begin, end = max(now - shift, flow.scheduled_since or flow.created), now + HORIZON
+    made_up = None
     for _ in range(LEAPS):
         leap = None
         for at in _planned(trigger, begin, end):
             leap = _leap(trigger, at, at + shift)
             if leap is not None:
+                if leap <= end and _made_up(trigger, at, leap, shift):
+                    made_up = leap
+                    yield leap
                 # Over a closed day or a blackout at once: there may be a fire every second.
                 begin = max(min(leap, end) - INSTANT - shift, at)
                 break
-            yield at + shift
+            if at + shift != made_up:
+                yield at + shift
         if leap is None:
             return
 
@@ -105,7 +113,21 @@ def _leap(trigger: Trigger, planned: datetime, fired: datetime) -> datetime | No
     """Returns when to look on, where nothing fires at a planned time; None if it does."""
     if not isinstance(trigger, Schedule):
         return None
-    return trigger.blackout_end(fired) if trigger.open_on(planned) else trigger.day_after(planned)
+    if not trigger.open_on(planned):
+        return trigger.day_after(planned)
+    leap = trigger.blackout_end(fired)
+    # One blackout may begin before the other ends.
+    while leap is not None and leap - fired <= HORIZON and (end := trigger.blackout_end(leap)) is not None:
+        leap = end
+    return leap
+
+
+def _made_up(trigger: Trigger, at: datetime, leap: datetime, shift: timedelta) -> bool:
+    """Returns whether what was planned at a time and after it fires at the end of the blackout that it falls into."""
+    if not isinstance(trigger, Schedule) or trigger.misfire is Misfire.SKIP or not trigger.open_on(at):
+        return False
+    since = at - INSTANT if isinstance(trigger, Once) else max(at - INSTANT, leap - LOOK_BACK)
+    return any(trigger.open_on(one) for one in _planned(trigger, since, leap - shift))
 
 
 def _planned(trigger: Trigger, after: datetime, until: datetime) -> Iterator[datetime]:

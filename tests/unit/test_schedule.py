@@ -172,7 +172,23 @@ def test_nothing_fires_in_a_blackout_and_what_it_missed_follows_the_policy() -> 
         assert due_times(nightly, after=two - DAY, now=two + MINUTE) == []
         assert quiet_until(nightly, now=two) is None
         assert due_times(nightly, after=two - DAY, now=NOW.replace(hour=4)) == made_up
-        assert list(coming_fires(nightly, now=NOW)) == []
+        coming_up = [at.replace(hour=4) for at in made_up]
+        assert list(islice(coming_fires(nightly, now=NOW.replace(hour=1)), 1)) == coming_up
+
+
+@pytest.mark.parametrize("windows", [[(1, 4)], [(1, 3), (2, 4)], [(2, 4), (1, 3)]])
+def test_what_a_blackout_always_swallows_comes_at_its_end(windows: list[tuple[int, int]]) -> None:
+    """Once, however much fell into it, and not beside a fire that is planned for that time; `due_times` makes it."""
+    blackouts = tuple(Daily(begin=time(begin), end=time(end)) for begin, end in windows)
+    for text in ("*/20 2 * * *", "0 2,4 * * *"):
+        nightly = flow(Cron(cron=text, blackouts=blackouts, misfire=Misfire.ONCE))
+        begun = NOW.replace(hour=1)
+        coming_up = list(islice(coming_fires(nightly, now=begun), 3))
+        assert [(at.day, at.hour) for at in coming_up] == [(1, 4), (2, 4), (3, 4)]
+        assert len(due_times(nightly, after=begun, now=coming_up[0])) == 1
+    halves = (Daily(begin=time(0), end=time(12)), Daily(begin=time(12), end=time(0)))
+    never = flow(Cron(cron="0 2 * * *", blackouts=halves, misfire=Misfire.ONCE))
+    assert list(coming_fires(never, now=NOW)) == []
 
 
 @pytest.mark.parametrize(
