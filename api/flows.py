@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
 from typing import Final, Literal
@@ -45,7 +46,7 @@ from eft.domain.endpoint import S3Endpoint
 from eft.domain.flow import Arrival, Flow, Manual
 from eft.domain.instants import fire_moment, fire_time
 from eft.domain.schedule import HORIZON, coming_fires, deadlines
-from eft.errors import Conflict, NotFound
+from eft.errors import Conflict, EftError, NotFound
 from eft.journey.operate import run_flow
 from eft.journey.plan import plan, warnings_about
 from eft.ports import Fire
@@ -142,11 +143,15 @@ def change(flow_id: str) -> Answered:
 @flows.delete("/<id:flow_id>")
 @operation(summary="Delete a flow", scope=Scope.FLOWS_WRITE, status=204, if_match="optional")
 def remove(flow_id: str) -> None:
-    """Its transfers stay, and those under way go on."""
+    """Its transfers stay, and those under way go on; what it remembers of its source goes."""
     core = engine()
     present = core.registry.flow(caller().tenant, flow_id)
     match_revision(present.revision, required=False)
     core.registry.remove_flow(present.tenant, present.id, revision=present.revision)
+    core.ledger.forget(present)
+    if core.peer is not None:
+        with suppress(EftError):
+            core.peer.ledger.forget(present)
 
 
 @flows.post("/<id:flow_id>/run")

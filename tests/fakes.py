@@ -277,6 +277,10 @@ class FakeLedger(_Fake):
             held = [(endpoint, path, one.holder) for (endpoint, path), one in self._paths.items() if one.holder is not None]
         yield from [one for one in held if int(one[2][:2], 16) == partition]
 
+    def forget(self, flow: Flow) -> None:
+        with self._called("forget"):
+            self._memories.pop((flow.tenant, flow.id), None)
+
     def watch(self, watch: Watch) -> None:
         with self._called("watch"):
             key = (watch.tenant, watch.endpoint, watch.directory)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from eft.adapters.ledger_rows import checked, fire_key, flow_key
@@ -23,6 +23,8 @@ from eft.domain.transfer import ROW_FORMAT
 from eft.errors import EftError
 from eft.ports import Clock, Fire, Run
 
+FIRES_KEPT: Final = timedelta(days=400)
+"""Longer than any schedule looks back; DynamoDB drops them then."""
 _HEAD: Final = "M"
 _KINDS: Final = ("S#", "R#now-", "R#past-", "R#late-", "R#warn-")
 
@@ -42,6 +44,7 @@ class FireRows:
             "sk": sk,
             "format": ROW_FORMAT,
             "created_by": nonce,
+            "expires": int((at + FIRES_KEPT).timestamp()),
         } | ({"due_shard": str(partition), "due_at": millis(at)} if outcome is None else {"outcome": json.dumps(outcome)})
         done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
         return done or (stands is not None and stands["created_by"] == nonce)
@@ -136,6 +139,13 @@ class FireRows:
         for name in memory.stored - chunks.keys():
             self._table.delete(pk, f"{_HEAD}#{name}", condition="attribute_exists(#pk)", values={})
         return True
+
+    def forget(self, flow: Flow) -> None:
+        """A request per MB, and one per row. The head goes first, so that no memory is read without its chunks."""
+        pk = flow_key(flow.tenant, flow.id)
+        keys = [row["sk"] for row in self._table.query("#pk = :pk AND begins_with(#sk, :sk)", values={":pk": pk, ":sk": _HEAD})]
+        for sk in sorted(keys):
+            self._table.delete(pk, sk, condition="attribute_exists(#pk)")
 
 
 def _fire(row: Row) -> Fire:

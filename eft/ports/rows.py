@@ -212,6 +212,9 @@ class Ledger(Protocol):
     def remember(self, flow: Flow, memory: Memory) -> bool:
         """Stores a memory IF the stored one is still of its revision; returns whether it was."""
 
+    def forget(self, flow: Flow) -> None:
+        """Drops a memory, for its flow is deleted; nothing happens if there is none."""
+
 
 class Limits(Protocol):
     """Bounds that hold across the fleet: slots are leases that a crash gives back; a breaker stops hammering a dead server."""

@@ -86,6 +86,20 @@ def test_a_memory_comes_back(rows: Rows) -> None:
     assert rows.ledger.last_fire(flow) is None
 
 
+def test_a_memory_is_forgotten_with_its_flow(rows: Rows) -> None:
+    """With all its pieces; its fires stay, and so do other flows' memories. Forgetting again is harmless."""
+    flow, other, now = rows.flow(), rows.flow("other"), rows.clock.now()
+    rows.ledger.fire(flow, at=now, name="now-1", partition=rows.partition)
+    for each in (flow, other):
+        assert rows.ledger.remember(each, Memory(decided=set(range(40_000))))
+    for _ in range(2):
+        rows.ledger.forget(flow)
+    assert rows.ledger.memory(flow) == Memory()
+    assert rows.ledger.memory(other).revision == 1
+    assert len(rows.ledger.fires(flow, limit=9)) == 1
+    assert rows.ledger.remember(flow, Memory(decided={1}))
+
+
 def test_of_two_that_remember_one_is_believed(rows: Rows) -> None:
     """The other's memory came from one that is no longer stored."""
     flow = rows.flow()

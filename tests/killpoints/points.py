@@ -39,7 +39,7 @@ ELSEWHERE: Final[dict[type, frozenset[str]]] = {
         {
             *("create", "known", "adopt", "unsettled", "page", "due", "postpone", "fire", "fire_done", "last_fire"),
             *("count", "reservations", "begin_fire", "fire_goes_on", "end_fire", "fires", "memory", "remember", "remember_delivered"),
-            *("watched", "unwatch"),
+            *("watched", "unwatch", "forget"),
         }
     ),
     Registry: frozenset(
