@@ -57,6 +57,8 @@ class FakeServer:
     kind: Literal["sftp", "s3"] = "sftp"
     rename: Literal["posix", "plain"] = "posix"
     parallel: int = 4
+    refuses_taken: bool = True
+    """As AWS does; of `s3` alone."""
     files: dict[str, Content] = field(default_factory=dict)
     """By path; SFTP's temporary files are among them."""
     versions: dict[tuple[str, str], Content] = field(default_factory=dict)
@@ -109,6 +111,7 @@ class FakeStore:
         self.endpoint = endpoint
         self.pins_versions = server.kind == "s3"
         self.rename_mode: Literal["posix", "plain"] | None = server.rename if server.kind == "sftp" else None
+        self.refuses_taken = server.refuses_taken and server.kind == "s3"
         self.lanes = server.parallel
 
     @contextmanager

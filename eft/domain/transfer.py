@@ -49,14 +49,15 @@ MOVES: dict[State, frozenset[State]] = {
     State.STAGING: frozenset({State.STAGED, State.DEAD, State.HELD, State.CANCELLED}),
     State.STAGED: frozenset({State.DELIVERING, State.DEAD, State.HELD, State.CANCELLED}),
     State.DELIVERING: frozenset({State.COMMITTING, State.DEAD, State.HELD, State.CANCELLED}),
-    State.COMMITTING: frozenset({State.DELIVERED, State.HELD}),
+    State.COMMITTING: frozenset({State.DELIVERED, State.HELD, State.DELIVERING}),
     State.DELIVERED: frozenset({State.SETTLED, State.HELD}),
     State.SETTLED: frozenset(),
     State.HELD: frozenset({State.ACCEPTED, State.STAGED, State.COMMITTING, State.DELIVERED, State.CANCELLED}),
     State.DEAD: frozenset({State.ACCEPTED, State.STAGED, State.CANCELLED}),
     State.CANCELLED: frozenset(),
 }
-"""Every move that exists. `committing` leads only to `delivered` or `held`: what may have been committed is never given up or redone."""
+"""Every move that exists. `committing` leads only to `delivered` or `held`: what may have been committed is never given up or redone.
+Back to `delivering` leads only the refusal of a token that was seen consumed afterwards (journey/refused.py)."""
 
 NEXT_STEP: dict[State, Step] = {
     State.STAGING: Step.STAGE,
@@ -129,7 +130,9 @@ class Commit(Frozen):
     attempted: bool = False
     """D6 is noted as attempted; recorded where recovery would ask for it."""
     abandoned: bool = False
-    """A person has decided to do without this token; it may be removed already, so its absence says nothing any more."""
+    """It was decided to do without this token; it may be removed already, so its absence says nothing any more."""
+    refused: bool = False
+    """Decided by rule, because the store refused the token for another's file; else by a person."""
 
 
 class Receipt(Frozen):

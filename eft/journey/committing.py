@@ -9,26 +9,30 @@ from __future__ import annotations
 
 from eft.domain.fingerprint import RemoteFile
 from eft.domain.names import remote_path
-from eft.domain.ownership import Intent
 from eft.domain.transfer import Commit, Receipt, State
 from eft.errors import Transient, Undecidable
 from eft.journey.copying import digest
+from eft.journey.refused import assumed_free, gave_up
 from eft.journey.work import Work
 from eft.ports import CommitOutcome, Committed, Store
 
 
 def commit_once(work: Work, sink: Store) -> None:
-    """Takes a committing transfer to delivered.
+    """Takes a committing transfer to delivered; or back to delivering, where another's file stands at a name that was assumed free.
 
     Raises:
         Undecidable: what happened cannot be known from here; the transfer is held.
         LostOwnership, Transient: nothing was decided; recovery repeats this.
     """
     commit = _commit_of(work)
+    if commit.refused:
+        if (found := _refused(work, sink, commit)) is not None:
+            _delivered(work, commit, found)
+        return
     if commit.abandoned:
         msg = f"the temporary file of '{commit.path}' was given up by a person, whose decision broke off: decide again"
         raise Undecidable(msg, reason="given_up")
-    _ack(work, commit)
+    work.engine.ownership.ack(work.intent(commit))
     attempted_before = commit.attempted
     if attempted_before and commit.rename == "plain" and sink.token_exists(commit.token, commit.path):
         _delivered(work, commit, _half_renamed(work, sink, commit))
@@ -37,22 +41,10 @@ def commit_once(work: Work, sink: Store) -> None:
         commit = commit.model_copy(update={"attempted": True})
         work.save(work.transfer.with_(commit=commit))
     committed = sink.commit(commit)
-    if committed.outcome is not CommitOutcome.DONE:
-        committed = _resolve(work, sink, commit, committed, attempted_before=attempted_before)
-    _delivered(work, commit, committed)
-
-
-def _ack(work: Work, commit: Commit) -> None:
-    work.engine.ownership.ack(
-        Intent(
-            partition=work.transfer.partition,
-            transfer=work.transfer.id,
-            attempt=commit.attempt,
-            token=commit.token,
-            region_epoch=commit.region_epoch,
-            row=work.transfer.model_dump_json(exclude_defaults=True),
-        )
-    )
+    if committed.outcome is CommitOutcome.DONE:
+        _delivered(work, commit, committed)
+    elif (found := _resolve(work, sink, commit, committed, attempted_before=attempted_before)) is not None:
+        _delivered(work, commit, found)
 
 
 def _half_renamed(work: Work, sink: Store, commit: Commit) -> Committed:
@@ -70,8 +62,8 @@ def _half_renamed(work: Work, sink: Store, commit: Commit) -> Committed:
     return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)
 
 
-def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, attempted_before: bool) -> Committed:
-    """Decides by evidence what became of the token; returns the delivery, or holds the transfer."""
+def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, attempted_before: bool) -> Committed | None:
+    """Decides by evidence what became of the token; returns the delivery, or None where it begins anew, or holds the transfer."""
     if committed.outcome is CommitOutcome.PART_DIFFERS:
         msg = f"the parts of '{commit.path}' at the destination are not those that were frozen"
         raise Undecidable(msg, reason="part_differs")
@@ -82,18 +74,35 @@ def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, a
             raise Transient(msg, reason="destination_exists")
         if attempted_before and work.transfer.policy.receiver_removes:
             # Once more, after the look: a region that was fenced meanwhile knows nothing of what its successor gave up.
-            _ack(work, commit)
+            work.engine.ownership.ack(work.intent(commit))
             return Committed(outcome=CommitOutcome.DONE)
         msg = f"the temporary file of '{commit.path}' is gone and the final one is not there"
         raise Undecidable(msg, reason="token_gone")
+    refused = committed.outcome is CommitOutcome.EXISTS and assumed_free(work, sink, attempt=commit.attempt, size=commit.size)
     if not is_ours(work, sink, commit, final):
+        if refused:
+            return _refused(work, sink, commit)
         msg = f"another file stands at '{commit.path}'"
         raise Undecidable(msg, reason="destination_exists")
     if committed.outcome is CommitOutcome.EXISTS and sink.token_exists(commit.token, commit.path):
+        if refused and not attempted_before:
+            # Ours by its transfer, but not by this token: of an earlier life of a row that was forgotten since.
+            return _refused(work, sink, commit)
         if not attempted_before:
             msg = f"an equal file stood at '{commit.path}' before ours was renamed"
             raise Undecidable(msg, reason="destination_exists")
         sink.consume(commit.token, commit.path)
+    return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)
+
+
+def _refused(work: Work, sink: Store, commit: Commit) -> Committed | None:
+    """Gives a refused token up and returns None; one that is gone already is judged as in recovery."""
+    if gave_up(work, sink, commit):
+        return None
+    final = sink.look(commit.path)
+    if final is None or not is_ours(work, sink, commit, final):
+        msg = f"the upload to '{commit.path}' was refused for another file there, and is gone"
+        raise Undecidable(msg, reason="token_gone")
     return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)
 
 

@@ -12,6 +12,7 @@ from eft.journey.committing import commit_once
 from eft.journey.copying import check_unchanged, whole_checksum
 from eft.journey.messages import Message, next_message
 from eft.journey.opening import both_ends
+from eft.journey.refused import assumed_free
 from eft.journey.reserve import reserve, reserved_by_another
 from eft.journey.transferring import bring_parts, checked_sha256, expected_sha256, look_at_source, new_upload
 from eft.journey.work import Work
@@ -49,10 +50,11 @@ def deliver(work: Work) -> list[Message]:
 def _destination(work: Work, sink: Store, version: Fingerprint) -> RemotePath | None:
     """D1: returns the reserved final name, or None where the transfer rests now because the conflict mode says so."""
     transfer, path = work.transfer, work.transfer.destination.path
+    assumed = assumed_free(work, sink, attempt=transfer.attempt + 1, size=version.size)
     for number in range(MAX_RENAMES):
         candidate = path if number == 0 else numbered(path, number)
         reserved = reserve(work, candidate, version=version)
-        existing = sink.look(candidate) if reserved else None
+        existing = sink.look(candidate) if reserved and not assumed else None
         if reserved and existing is None:
             return candidate
         mode = transfer.policy.conflict

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from eft.domain.ownership import Intent
 from eft.domain.transfer import Commit, Receipt, State, Transfer
 from eft.journey.committing import is_ours
 from eft.journey.opening import destination
@@ -66,16 +65,7 @@ def _write_off(work: Work) -> bool:
     commit = commit.model_copy(update={"abandoned": True})
     transfer = transfer.with_(commit=commit)
     work.save(transfer)
-    work.engine.ownership.abandon(
-        Intent(
-            partition=transfer.partition,
-            transfer=transfer.id,
-            attempt=commit.attempt,
-            token=commit.token,
-            region_epoch=commit.region_epoch,
-            row=transfer.model_dump_json(exclude_defaults=True),
-        )
-    )
+    work.engine.ownership.abandon(work.intent(commit))
     with destination(work.engine, transfer) as sink:
         if sink.consume(commit.token, commit.path):
             return False

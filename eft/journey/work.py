@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from eft.domain.ownership import Intent
 from eft.domain.parts import Part
-from eft.domain.transfer import RESTING, State, Transfer
+from eft.domain.transfer import RESTING, Commit, State, Transfer
 from eft.errors import SliceOver
 from eft.ports import Bytes, Clock, Engine, Limits
 
@@ -88,6 +89,17 @@ class Work:
             changed = changed.with_(claim_until=None, due_at=None)
         self.engine.ledger.save(changed, was=self.transfer.state)
         self.transfer = changed
+
+    def intent(self, commit: Commit) -> Intent:
+        """Returns what is announced of a commit of this transfer."""
+        return Intent(
+            partition=self.transfer.partition,
+            transfer=self.transfer.id,
+            attempt=commit.attempt,
+            token=commit.token,
+            region_epoch=commit.region_epoch,
+            row=self.transfer.model_dump_json(exclude_defaults=True),
+        )
 
     def enter(self, state: State, changed: Transfer) -> None:
         """Saves a changed row in `state`, whether it comes there now or stays there with a new attempt."""

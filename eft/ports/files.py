@@ -106,6 +106,10 @@ class Sink(Protocol):
     lanes: int
     """Workers that may write one upload at a time: 1 where writes must be sequential."""
 
+    @property
+    def refuses_taken(self) -> bool:
+        """Whether the server itself, in the instant of a commit, refuses a name that is taken, whoever took it when."""
+
     def look(self, path: RemotePath) -> RemoteFile | None:
         """Returns what stands under a name, or None."""
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from eft.domain.transfer import MOVES, NEXT_STEP, RESTING, State, Step
+from eft.journey import committing
 from tests.world import World
 
+JOURNEY = Path(committing.__file__).parent
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -46,8 +49,10 @@ def test_every_state_is_reached_and_leads_to_an_end() -> None:
 
 
 def test_what_may_have_been_committed_is_delivered_or_held() -> None:
-    """`committing` leads nowhere else: a new upload, a cancel or a burial could deliver twice or lose."""
-    assert MOVES[State.COMMITTING] == {State.DELIVERED, State.HELD}
+    """`committing` leads to no cancel and no burial, and to a new upload by one way alone: they could deliver twice or lose."""
+    assert MOVES[State.COMMITTING] == {State.DELIVERED, State.HELD, State.DELIVERING}
+    going_back = [path.name for path in JOURNEY.glob("*.py") if "commit=None, upload=None" in path.read_text()]
+    assert sorted(going_back) == ["held.py", "refused.py"]
     assert MOVES[State.DELIVERED] <= {State.SETTLED, State.HELD}
 
 

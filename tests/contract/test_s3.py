@@ -271,6 +271,17 @@ def test_an_object_names_its_transfer(bucket: Bucket) -> None:
     assert (ours.transfer, theirs.transfer) == (TRANSFER, None)
 
 
+def test_aws_alone_is_trusted_to_refuse_a_taken_name(moto: Bucket) -> None:
+    """AWS honours If-None-Match, so that a commit there needs no look; a store with an address of its own may ignore it."""
+    other = AwsSession(region=REGION, endpoint_url="http://store.test", keys=MOTO_KEYS)
+    assert (moto.store.refuses_taken, Bucket(other, "bucket").store.refuses_taken) == (True, False)
+    upload, commit = uploaded(moto.store, "a.csv", b"ours")
+    moto.put("a.csv", b"theirs")
+    with Scripted(moto.session, "HeadObject", []) as looks:
+        assert moto.store.commit(commit).outcome is CommitOutcome.EXISTS
+    assert (looks.met, moto.get("a.csv"), moto.store.token_exists(upload.token, upload.path)) == (0, b"theirs", True)
+
+
 def test_a_commit_tells_etag_and_version(aws: Aws) -> None:
     """The answer to a commit names the version that a look at the object shows."""
     bucket = new_bucket(emulator_session(aws), versioned=True)

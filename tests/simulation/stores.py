@@ -31,6 +31,7 @@ class SimStore:
         self._kernel, self.server, self._site, self._endpoint = kernel, server, site, endpoint
         self.pins_versions = server.kind == "s3"
         self.rename_mode: Literal["posix", "plain"] | None = server.rename if server.kind == "sftp" else None
+        self.refuses_taken = server.kind == "s3"
         self.lanes = server.parallel
 
     def _do(self, step: str, *args: object) -> Any:  # noqa: ANN401 - the step's answer

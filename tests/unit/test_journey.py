@@ -568,9 +568,10 @@ def test_a_vanished_token_and_final_are_held(world: World) -> None:
 
 @pytest.mark.parametrize("destination", ["sftp-b", "s3-b"])
 def test_a_foreign_file_that_appears_before_the_commit_is_not_overwritten(world: World, destination: str) -> None:
-    """The transfer is held, and the foreign file stands."""
+    """Where the name was looked at before, the transfer is held, and the foreign file stands."""
     world.server("s3-a").put("in/a.bin", b"x")
     server = world.server(destination)
+    server.refuses_taken = False
 
     def intrude(label: str) -> None:
         if label == f"{destination}.commit:before":

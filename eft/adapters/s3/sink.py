@@ -37,6 +37,11 @@ class S3Sink(S3Bucket):
     rename_mode: Literal["posix", "plain"] | None = None
     lanes: int = LANES
 
+    @property
+    def refuses_taken(self) -> bool:
+        """Whether If-None-Match is known to be honoured: by AWS; some other stores ignore it."""
+        return self._is_aws
+
     def look(self, path: RemotePath) -> RemoteFile | None:
         """Returns the object under a name, with the transfer that wrote it, or None."""
         return self.standing(path)

@@ -90,6 +90,7 @@ class SftpSink(Rooted):
     """ports.Sink. A token is the path of a temporary file beside the final name."""
 
     rename_mode: Literal["posix", "plain"] | None
+    refuses_taken: bool = False
     lanes: int
 
     def __init__(self, endpoint: SftpEndpoint, session: Session) -> None:
