@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 WATCHED_FOR: Final = timedelta(days=1)
 """No connection outlasts it whose end says nothing, so that no worker wakes up later and renames a source."""
+LONG: Final = 60.0
+"""Seconds that a round spends on one endpoint's directories, the last one's aside."""
 
 
 def disposal_token(engine: Engine, transfer: Transfer) -> RemotePath:
@@ -68,32 +70,44 @@ def watch_disposal(engine: Engine, transfer: Transfer) -> None:
 def give_back(engine: Engine) -> Counter[str]:
     """Gives back what was left under tokens in watched directories; returns how many were returned, or left. Upkeep, once an hour.
 
-    An endpoint that cannot be listed keeps its watches, and is asked once.
+    An endpoint that cannot be listed, or takes long, waits for the next round with what is left of its directories.
     """
     counts: Counter[str] = Counter()
-    unreachable: set[str] = set()
+    waits: set[str] = set()
     for watch in engine.ledger.watched():
-        over = watch.until <= engine.clock.now()
-        if watch.endpoint in unreachable or engine.limits.shut_until(watch.endpoint) is not None:
+        if watch.endpoint in waits or engine.limits.shut_until(watch.endpoint) is not None:
             continue
+        begun, over = engine.clock.monotonic(), watch.until <= engine.clock.now()
         try:
-            endpoint = engine.registry.endpoint(watch.tenant, watch.endpoint)
-            with engine.stores.open(endpoint) as source:
-                found = [
-                    entry
-                    for entry in source.list(watch.directory, recursive=False, disposals=True)
-                    if isinstance(entry, RemoteFile) and disposed_by(entry.path) is not None
-                ]
-            counts.update(take_up_disposals(engine, endpoint, found))
+            counts.update(_look_beside(engine, watch))
+            engine.limits.succeeded(watch.endpoint)
         except NotFound as error:
+            engine.limits.inconclusive(watch.endpoint)
             log.info("watched directory is gone", extra={"endpoint": watch.endpoint, "reason": error.reason})
         except EftError as error:
             log.warning("watched directory not looked into", extra={"endpoint": watch.endpoint, "reason": error.reason})
-            unreachable.add(watch.endpoint)
+            if error.endpoint is None:
+                engine.limits.inconclusive(watch.endpoint)
+            else:
+                engine.limits.failed(error.endpoint, reason=error.reason)
+            waits.add(watch.endpoint)
             continue
+        if engine.clock.monotonic() - begun > LONG:
+            waits.add(watch.endpoint)
         if over:
             engine.ledger.unwatch(watch)
     return counts
+
+
+def _look_beside(engine: Engine, watch: Watch) -> Counter[str]:
+    endpoint = engine.registry.endpoint(watch.tenant, watch.endpoint)
+    with engine.stores.open(endpoint) as source:
+        found = [
+            entry
+            for entry in source.list(watch.directory, recursive=False, disposals=True)
+            if isinstance(entry, RemoteFile) and disposed_by(entry.path) is not None
+        ]
+    return take_up_disposals(engine, endpoint, found)
 
 
 def take_up_disposals(engine: Engine, endpoint: Endpoint, found: Sequence[RemoteFile]) -> Counter[str]:

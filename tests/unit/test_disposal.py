@@ -10,7 +10,7 @@ from eft.domain.flow import Flow
 from eft.domain.names import disposed_by
 from eft.domain.transfer import State, Step, Transfer
 from eft.errors import Transient
-from eft.journey.disposal import WATCHED_FOR, give_back
+from eft.journey.disposal import LONG, WATCHED_FOR, give_back
 from eft.journey.messages import Message
 from eft.journey.plan import plan
 from eft.ports import Watch
@@ -180,3 +180,43 @@ def test_an_endpoint_that_is_away_keeps_its_watches_and_holds_up_no_other() -> N
     assert {(one.endpoint, one.directory) for one in world.ledger.watched()} == {("sftp-a", "in"), ("sftp-a", "other")}
     give_back(world.engine)
     assert not list(world.ledger.watched())
+
+
+def test_a_look_for_tokens_is_a_probe_of_an_open_breaker_like_any_other() -> None:
+    """It closes it, opens it anew, or gives the probe back: the next transfer does not wait for a look that learnt nothing."""
+    for trouble in (None, Transient("away", reason="connection_lost", endpoint="sftp-a"), Transient("throttled", reason="throttled")):
+        world = World()
+        for _ in range(5):
+            world.limits.failed("sftp-a", reason="connection_lost")
+        world.ledger.watch(Watch("acme", "sftp-a", "in", world.clock.now() + HOUR))
+        world.server("sftp-a").put("in/a.bin", b"x")
+        if trouble is not None:
+
+            def fail(label: str, trouble: Transient = trouble) -> None:
+                if label == "sftp-a.list:before":
+                    raise trouble
+
+            watch(world, fail)
+        world.clock.advance(HOUR)
+        give_back(world.engine)
+        shut = world.limits.shut_until("sftp-a") is not None
+        assert shut is (trouble is not None and trouble.endpoint is not None)
+
+
+def test_an_endpoint_that_takes_long_waits_for_the_next_round() -> None:
+    """So that one customer's slow server does not hold up everybody's."""
+    world = World()
+    until = world.clock.now() + HOUR
+    world.clock.advance(HOUR)
+    for directory in ("in", "other"):
+        world.server("sftp-a").put(f"{directory}/a.bin", b"x")
+        world.ledger.watch(Watch("acme", "sftp-a", directory, until))
+
+    def slow(label: str) -> None:
+        if label == "sftp-a.list:after":
+            world.clock.advance(LONG + 1)
+
+    watch(world, slow)
+    for left in (1, 0):
+        give_back(world.engine)
+        assert len(list(world.ledger.watched())) == left
