@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
+from typing import Final, NoReturn
 
 from eft.domain.transfer import Commit, Receipt, State, Transfer
+from eft.errors import Permanent
 from eft.journey.committing import is_ours
 from eft.journey.opening import destination
 from eft.journey.operate import owned_transfer, release_paths, take_resting
@@ -23,17 +25,36 @@ class Decision(StrEnum):
     """Give it up."""
 
 
+class Fate(Enum):
+    """What a decision finds of a token that may have been committed."""
+
+    CONSUMED = "consumed"
+    """Nobody commits it any more; or there was none."""
+    DELIVERED = "delivered"
+    """Our file stands at the destination."""
+    GONE = "gone"
+    """Neither it nor the file is there: delivered and taken, or removed by somebody."""
+
+
+GONE: Final = "token_gone"
+
+
 def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *, by: str, why: str) -> Transfer:
     """Carries a decision out; before anything else the old token is written off and consumed, so that no late worker commits it.
 
-    Where that shows the file at its destination, it is delivered, whatever the decision was.
+    Where that shows the file at its destination, it is delivered, whatever the decision was. Where it shows that the token has gone since
+    the transfer was held, a late request of ours may have delivered it after the person had asked: it is held for that, and asked again.
 
     Raises:
-        NotFound: `transfer_unknown`; Permanent: `not_held`; Transient: `peer_unreachable`, or the destination does not answer: ask again.
+        NotFound: `transfer_unknown`; Permanent: `not_held`, `token_gone`: see above;
+        Transient: `peer_unreachable`, or the destination does not answer: ask again.
     """
     seen = owned_transfer(engine, tenant, transfer_id)
     work = take_resting(engine, seen, frozenset({State.HELD}), reason="not_held")
-    found = _write_off(work) if work.transfer.commit is not None else False
+    fate = _write_off(work)
+    if fate is Fate.GONE and decision is not Decision.ACCEPT and seen.reason != GONE:
+        _ask_again(work, by=by)
+    found = fate is Fate.DELIVERED
     transfer = work.transfer.with_(claim_until=None, due_at=work.now() + engine.tuning.stall, redrives=work.transfer.redrives + 1)
     reason = f"operator_{decision}"
     if found or decision is Decision.ACCEPT:
@@ -57,20 +78,28 @@ def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *,
     return work.transfer
 
 
-def _write_off(work: Work) -> bool:
-    """ABANDON(token), with the peer's ack, then consumes it; returns whether our file stands at the destination instead."""
+def _write_off(work: Work) -> Fate:
+    """ABANDON(token), with the peer's ack, then consumes it; returns what became of the token."""
     commit, transfer = work.transfer.commit, work.transfer
     if commit is None or transfer.held_from is State.DELIVERED:
-        return False
+        return Fate.CONSUMED
     commit = commit.model_copy(update={"abandoned": True})
     transfer = transfer.with_(commit=commit)
     work.save(transfer)
     work.engine.ownership.abandon(work.intent(commit))
     with destination(work.engine, transfer) as sink:
         if sink.consume(commit.token, commit.path):
-            return False
+            return Fate.CONSUMED
         final = sink.look(commit.path)
-        return final is not None and is_ours(work, sink, commit, final)
+        return Fate.DELIVERED if final is not None and is_ours(work, sink, commit, final) else Fate.GONE
+
+
+def _ask_again(work: Work, *, by: str) -> NoReturn:
+    path = work.transfer.destination.path if work.transfer.commit is None else work.transfer.commit.path
+    msg = f"the temporary file of '{path}' has gone since this was held, and the final one is not there: it may have been delivered"
+    held = work.transfer.with_(claim_until=None, reason=GONE, error=msg)
+    work.save(held.noted(now=work.now(), reason=GONE, error=msg, by=by))
+    raise Permanent(f"{msg}; ask the receiver again, then decide again", reason=GONE)
 
 
 def _receipt(work: Work, commit: Commit | None) -> Receipt | None:

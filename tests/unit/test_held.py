@@ -123,3 +123,30 @@ def test_a_source_that_was_replaced_is_decided_without_touching_the_delivery(wor
     done = go_on(world, decide(world.engine, TENANT, row.id, Decision.ACCEPT, by="op", why="sorted out"))
     assert done.state is State.SETTLED
     assert world.server("sftp-b").appeared["out/a.bin"] == 1
+
+
+@pytest.mark.parametrize("decision", [Decision.DELIVER, Decision.ABANDON])
+def test_what_was_delivered_after_the_receiver_was_asked_is_not_decided_unasked(world: World, decision: Decision) -> None:
+    """A late request of ours renames the token, and the receiver takes the file, between the person's question and the decision: it is
+    held for that, and asked again. On the answer to that the decision is carried out.
+    """
+    row = held(world, lose="final")
+    server = world.server("sftp-b")
+    del server.files["out/a.bin"]
+    (token,) = server.files
+    del server.files[token]
+    with pytest.raises(Permanent, match="ask the receiver again") as refused:
+        decide(world.engine, TENANT, row.id, decision, by="op", why="the partner says nothing came")
+    assert refused.value.reason == "token_gone"
+    again = world.ledger.load(row.id)
+    assert (again.state, again.reason, again.timeline[-1].by) == (State.HELD, "token_gone", "op")
+    assert decide(world.engine, TENANT, row.id, Decision.ACCEPT, by="op", why="they have it").state is State.DELIVERED
+
+
+def test_that_a_token_is_gone_is_decided_once_it_was_told(world: World) -> None:
+    """The word of a person who knew it is carried out."""
+    row = held(world, lose="final")
+    world.server("sftp-b").files.clear()
+    with pytest.raises(Permanent):
+        decide(world.engine, TENANT, row.id, Decision.ABANDON, by="op", why="nothing came")
+    assert decide(world.engine, TENANT, row.id, Decision.ABANDON, by="op", why="nothing came").state is State.CANCELLED

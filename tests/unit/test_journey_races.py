@@ -153,6 +153,8 @@ def test_a_decision_that_broke_off_is_taken_again_not_redriven(world: World) -> 
     with pytest.raises(Permanent) as error:
         redrive(world.engine, TENANT, transfer.id, "another")
     assert error.value.reason == "undecided"
+    with pytest.raises(Permanent, match="decide again"):
+        decide(world.engine, TENANT, transfer.id, Decision.DELIVER, by="op", why="the receiver has nothing")
     decide(world.engine, TENANT, transfer.id, Decision.DELIVER, by="op", why="the receiver has nothing")
     assert world.until_rest(transfer).state is State.SETTLED
     assert server.appeared["out/a.bin"] == 1

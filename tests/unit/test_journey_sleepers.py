@@ -57,6 +57,8 @@ def test_a_token_that_was_given_up_is_never_taken_for_a_delivery() -> None:
     with pytest.raises(Permanent) as refused:
         redrive(world.engine, TENANT, transfer.id, "op")
     assert refused.value.reason == "undecided"
+    with pytest.raises(Permanent, match="decide again"):
+        decide(world.engine, TENANT, transfer.id, Decision.DELIVER, by="op", why="the receiver has nothing")
     decide(world.engine, TENANT, transfer.id, Decision.DELIVER, by="op", why="the receiver has nothing")
     world.clock.advance(HOUR)
     world.queue.append(Message(step=Step.DELIVER, ids=(transfer.id,)))
