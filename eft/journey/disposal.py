@@ -92,6 +92,12 @@ def give_back(engine: Engine) -> Counter[str]:
                 engine.limits.failed(error.endpoint, reason=error.reason)
             waits.add(watch.endpoint)
             continue
+        except Exception:
+            # A fault of ours beside one source keeps no other one waiting.
+            engine.limits.inconclusive(watch.endpoint)
+            log.exception("watched directory not looked into", extra={"endpoint": watch.endpoint})
+            waits.add(watch.endpoint)
+            continue
         if engine.clock.monotonic() - begun > LONG:
             waits.add(watch.endpoint)
         if over:

@@ -182,6 +182,22 @@ def test_an_endpoint_that_is_away_keeps_its_watches_and_holds_up_no_other() -> N
     assert not list(world.ledger.watched())
 
 
+def test_a_fault_beside_one_source_keeps_no_other_one_waiting() -> None:
+    """What nobody foresaw of one customer's server is told of, and the others' sources are looked for in the same round."""
+    world = World()
+    for endpoint, until in (("sftp-a", HOUR), ("sftp-b", HOUR + HOUR)):
+        world.ledger.watch(Watch("acme", endpoint, "in", world.clock.now() + until))
+    world.clock.advance(HOUR + HOUR)
+
+    def fault(label: str) -> None:
+        if label == "sftp-a.list:before":
+            raise ValueError(label)
+
+    watch(world, fault)
+    give_back(world.engine)
+    assert [one.endpoint for one in world.ledger.watched()] == ["sftp-a"]
+
+
 def test_a_look_for_tokens_is_a_probe_of_an_open_breaker_like_any_other() -> None:
     """It closes it, opens it anew, or gives the probe back: the next transfer does not wait for a look that learnt nothing."""
     for trouble in (None, Transient("away", reason="connection_lost", endpoint="sftp-a"), Transient("throttled", reason="throttled")):
