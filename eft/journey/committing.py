@@ -100,7 +100,7 @@ def _refused(work: Work, sink: Store, commit: Commit) -> Committed | None:
     if gave_up(work, sink, commit):
         return None
     final = sink.look(commit.path)
-    if final is None or not is_ours(work, sink, commit, final):
+    if final is None or final.size != commit.size or not is_ours(work, sink, commit, final):
         msg = f"the upload to '{commit.path}' was refused for another file there, and is gone"
         raise Undecidable(msg, reason="token_gone")
     return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)

@@ -83,7 +83,7 @@ def _write_off(work: Work) -> Fate:
     commit, transfer = work.transfer.commit, work.transfer
     if commit is None or transfer.held_from is State.DELIVERED:
         return Fate.CONSUMED
-    commit = commit.model_copy(update={"abandoned": True})
+    commit = commit.model_copy(update={"abandoned": True, "refused": False})
     transfer = transfer.with_(commit=commit)
     work.save(transfer)
     work.engine.ownership.abandon(work.intent(commit))
