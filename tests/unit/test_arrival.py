@@ -190,6 +190,44 @@ def test_a_version_that_was_written_over_before_its_event_was_read_moves_too(con
         assert [row.reason for row in world.ledger.rows() if row.state is not State.SETTLED] == ["superseded"] * (order == (1, 0))
 
 
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 2, 0), (2, 1, 0), (2, 0, 1)])
+def test_of_versions_of_one_second_the_newest_stays(order: tuple[int, ...], *, staged: bool) -> None:
+    """A bucket's times do not tell which is newer, so what stands under the key does; all others end, delivered before or superseded."""
+    world = World()
+    flow = _waiting(world)
+    policy = flow.policy.model_copy(update={"conflict": ConflictMode.OVERWRITE, "staging": staged})
+    world.registry.change_flow(flow.model_copy(update={"policy": policy, "revision": flow.revision + 1}))
+    versions = [world.server("s3-a").put("in/a.csv", data).version for data in (b"one", b"two", b"three")]
+    for which in order:
+        taken = arrive(world.engine, Arrived(bucket=BUCKET, key="in/a.csv", version=versions[which]), Counter())
+        for transfer in taken.created:
+            world.queue += bundled(world.engine, [transfer])
+            world.drain()
+    assert world.server("sftp-b").finals() == {"out/a.csv": b"three"}
+    assert [row.reason for row in world.ledger.rows() if row.state is not State.SETTLED] in ([], ["superseded"], ["superseded"] * 2)
+    assert len(world.ledger.rows()) == 3
+
+
+def test_the_last_of_a_second_that_its_owner_removed_comes_over_no_other() -> None:
+    """Nothing tells then which was newer; it ends visibly."""
+    world = World()
+    flow = _waiting(world)
+    policy = flow.policy.model_copy(update={"conflict": ConflictMode.OVERWRITE})
+    world.registry.change_flow(flow.model_copy(update={"policy": policy, "revision": flow.revision + 1}))
+    for data in (b"one", b"two"):
+        world.server("s3-a").put("in/a.csv", data)
+        _arrive(world, "in/a.csv")
+    first = world.queue.popleft()
+    world.drain()
+    del world.server("s3-a").files["in/a.csv"]
+    world.queue.append(first)
+    world.drain()
+    assert world.server("sftp-b").finals() == {"out/a.csv": b"two"}
+    assert [row.reason for row in world.ledger.rows() if row.state is State.DEAD] == ["superseded"]
+    assert list(world.ledger.reservations(world.ledger.rows()[0].partition)) == []
+
+
 def test_a_version_is_delivered_though_it_is_written_over_meanwhile() -> None:
     """It was accepted, and its store keeps it."""
     world = World()
