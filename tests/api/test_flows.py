@@ -56,6 +56,9 @@ def test_a_run_is_one_run_under_a_key(acme: Client, world: World) -> None:
     past = {"modified_from": "2025-01-01T00:00:00Z", "modified_until": "2025-01-02T00:00:00Z"}
     fires = {acme.post(f"{base}/backfill", past, Idempotency_Key="k3").get_json()["fire"] for _ in range(2)}
     assert len(fires) == 1
+    for path, body in (("run", None), ("backfill", past | {"modified_until": "2025-01-03T00:00:00Z"})):
+        problem(acme.post(f"{base}/{path}", body, Idempotency_Key="k3"), 422, "idempotency_mismatch")
+    problem(acme.post(f"{base}/backfill", past, Idempotency_Key="k1"), 422, "idempotency_mismatch")
 
 
 def test_create(acme: Client, world: World) -> None:

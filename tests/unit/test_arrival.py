@@ -12,7 +12,7 @@ import pytest
 
 from eft.domain.arrival import Arrived, Passed, events_in
 from eft.domain.fingerprint import Fingerprint
-from eft.domain.flow import Arrival, ConflictMode, Flow
+from eft.domain.flow import Arrival, ConflictMode, Flow, Selection
 from eft.domain.transfer import State
 from eft.errors import Permanent, Transient
 from eft.journey.arrive import arrive
@@ -261,6 +261,33 @@ def test_a_fault_of_ours_on_one_flow_keeps_no_other_waiting(caplog: pytest.LogCa
     world.ledger.trip("create", ValueError("a bug"))
     assert _arrive(world, "in/a.csv") == {"to_be_listed": 1, "created": 1}
     assert "a bug" in caplog.text
+
+
+@pytest.mark.parametrize("trips", [("create", "fire"), ("failed",), ("selection",)])
+def test_a_fault_of_ours_wherever_it_is_keeps_no_other_waiting(trips: tuple[str, ...]) -> None:
+    """Nor that the trouble itself cannot be noted: then the event comes again, for what is created already is known."""
+
+    class Broken(Selection):
+        def names(self, path: str) -> bool:
+            raise ValueError(path)
+
+    world = World()
+    flow, other = _waiting(world), _waiting(world)
+    world.server("s3-a").put("in/a.csv", b"abc")
+    if "create" in trips:
+        world.ledger.trip("create", ValueError("a bug"))
+        world.ledger.trip("fire", ValueError("another"))
+    elif "failed" in trips:
+        world.ledger.trip("create", Transient("away", reason="unreachable", endpoint="s3-a"))
+        world.limits.trip("failed", Transient("throttled", reason="throttled"))
+    else:
+        broken = Broken(**flow.selection.model_dump())
+        world.registry.change_flow(flow.model_copy(update={"selection": broken, "revision": flow.revision + 1}))
+    counts: Counter[str] = Counter()
+    taken = arrive(world.engine, Arrived(bucket=BUCKET, key="in/a.csv"), counts)
+    assert [one.flow in {flow.id, other.id} for one in taken.created] == [True]
+    assert counts == {"created": 1, "again" if "fire" in trips else "to_be_listed": 1}
+    assert (taken.trouble is not None) == ("fire" in trips)
 
 
 def test_what_the_listing_found_first_is_known_to_its_event() -> None:
