@@ -148,10 +148,10 @@ def remove(flow_id: str) -> None:
     present = core.registry.flow(caller().tenant, flow_id)
     match_revision(present.revision, required=False)
     core.registry.remove_flow(present.tenant, present.id, revision=present.revision)
-    core.ledger.forget(present)
-    if core.peer is not None:
+    for ledger in (core.ledger, *(() if core.peer is None else (core.peer.ledger,))):
+        # The flow is gone: what cannot be reached now would only take room.
         with suppress(EftError):
-            core.peer.ledger.forget(present)
+            ledger.forget(present)
 
 
 @flows.post("/<id:flow_id>/run")

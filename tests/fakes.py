@@ -250,7 +250,7 @@ class FakeLedger(_Fake):
             if held.holder == transfer and held.claim > claim:
                 raise LostOwnership("a later claim of the transfer has reserved the path")
             held.holder, held.claim, held.source, held.order = transfer, claim, source, order
-            return Reservation("mine", transfer)
+            return Reservation("mine", transfer, by if newest == order and by != transfer else None)
 
     def release(self, *, endpoint: str, path: RemotePath, transfer: str, claim: Claim, delivered: bool) -> None:
         with self._called("release"):

@@ -232,9 +232,10 @@ class DynamoLedger(FireRows, WatchRows):
             },
             names={"#key": key},
         )
+        newest = None if row is None else row["delivered"].get(key)
         if done or row is None:
-            return Reservation("mine", transfer)
-        newest = row["delivered"].get(key)
+            level = newest is not None and newest["order"] == order and newest["by"] != transfer
+            return Reservation("mine", transfer, newest["by"] if newest is not None and level else None)
         if newest is not None and newest["order"] > order:
             return Reservation("superseded", newest["by"])
         if row["holder"] == transfer:

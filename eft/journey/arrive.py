@@ -56,14 +56,15 @@ def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
         counts["unknown_bucket"] += 1
         log.warning("no flow waits for arrivals in this bucket", extra={"bucket": display(event.bucket)})
         return Taken()
-    wanted = [(flow, source, below) for flow, source in pairs if (below := _wanted(flow, source, event.key)) is not None]
-    if not wanted:
-        counts["no_flow"] += 1
+    wanted = False
     created: list[Transfer] = []
     trouble: EftError | None = None
     seen: dict[tuple[str, str], list[Seen]] = {}
-    for flow, source, below in wanted:
+    for flow, source in pairs:
         try:
+            if (below := _wanted(flow, source, event.key)) is None:
+                continue
+            wanted = True
             if _needs_listing(flow):
                 _list_soon(engine, flow, counts)
                 continue
@@ -75,8 +76,11 @@ def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
             trouble = _after(engine, flow, error, counts) or trouble
         except Exception as error:
             # A fault of ours on one flow keeps no other one waiting. Only the next listing can show that it is gone.
+            wanted = True
             log.exception("arrival not taken", extra={"tenant": flow.tenant, "flow": flow.id})
             trouble = _after(engine, flow, Transient(str(error), reason="unexpected"), counts) or trouble
+    if not wanted:
+        counts["no_flow"] += 1
     return Taken(tuple(created), trouble)
 
 
@@ -171,13 +175,16 @@ def _after(engine: Engine, flow: Flow, error: EftError, counts: Counter[str]) ->
         counts["vanished"] += 1
         return None
     if error.endpoint is not None:
-        engine.limits.failed(error.endpoint, reason=error.reason)
+        # The breaker only spares the endpoint; that it cannot be told is no reason to stop here.
+        with suppress(Exception):
+            engine.limits.failed(error.endpoint, reason=error.reason)
     log.warning("arrival not taken", extra={"tenant": flow.tenant, "flow": flow.id, "reason": error.reason, "error": str(error)})
     if isinstance(error, Permanent):
         counts["refused"] += 1
         return None
     if isinstance(error, Transient):
-        with suppress(EftError):
+        # Whatever keeps it from being noted: this event comes again, and the other flows are not kept waiting.
+        with suppress(Exception):
             _list_soon(engine, flow, counts)
             return None
     counts["again"] += 1

@@ -13,7 +13,7 @@ from eft.journey.copying import check_unchanged, whole_checksum
 from eft.journey.messages import Message, next_message
 from eft.journey.opening import both_ends
 from eft.journey.refused import assumed_free
-from eft.journey.reserve import reserve, reserved_by_another
+from eft.journey.reserve import refuse_overtaken, reserve, reserved_by_another
 from eft.journey.transferring import bring_parts, checked_sha256, expected_sha256, look_at_source, new_upload
 from eft.journey.work import Work
 from eft.ports import Source, Store
@@ -54,10 +54,12 @@ def _destination(work: Work, sink: Store, version: Fingerprint) -> RemotePath | 
     for number in range(MAX_RENAMES):
         candidate = path if number == 0 else numbered(path, number)
         reserved = reserve(work, candidate, version=version)
+        mode = transfer.policy.conflict
+        if reserved and mode is ConflictMode.OVERWRITE:
+            refuse_overtaken(work, reserved, candidate, version=version)
         existing = sink.look(candidate) if reserved and not assumed else None
         if reserved and existing is None:
             return candidate
-        mode = transfer.policy.conflict
         if mode is ConflictMode.OVERWRITE and reserved:
             return candidate
         if not reserved and (mode is not ConflictMode.RENAME):

@@ -12,7 +12,7 @@ from eft.domain.flow import Flow
 from eft.domain.instants import asked_time
 from eft.domain.names import partition_of
 from eft.domain.transfer import State, Step, Transfer
-from eft.errors import EftError, LostOwnership, NotFound, Permanent
+from eft.errors import Conflict, EftError, LostOwnership, NotFound, Permanent
 from eft.journey.messages import Message
 from eft.journey.opening import destination
 from eft.journey.work import Slice, Work
@@ -88,12 +88,19 @@ def run_flow(
     """Fires a flow now, whatever its schedule, for files modified in the window if one is given; returns its discover's first message.
 
     Under the key of one of the flow's latest fires it is that fire.
+
+    Raises:
+        Conflict: `idempotency_mismatch`: the key was used for another window, or for none.
     """
     mark = engine.clock.nonce() if idempotency_key is None else hashlib.sha256(idempotency_key.encode()).hexdigest()[:16]
     times = [engine.clock.now(), *(window or ())]
     name = "-".join(["past" if window else "now", *(asked_time(at) for at in times), mark])
     if idempotency_key is not None:
-        name = next((fire.name for fire in engine.ledger.fires(flow, limit=LATEST) if fire.name.endswith(f"-{mark}")), name)
+        before = next((fire.name for fire in engine.ledger.fires(flow, limit=LATEST) if fire.name.endswith(f"-{mark}")), name)
+        if _asked_for(before) != _asked_for(name):
+            msg = "this Idempotency-Key was used for another run of the flow; use a new key"
+            raise Conflict(msg, reason="idempotency_mismatch")
+        name = before
     engine.ledger.fire(
         flow,
         at=engine.clock.now() + engine.tuning.stall,
@@ -101,6 +108,12 @@ def run_flow(
         partition=partition_of(flow.tenant, flow.destination),
     )
     return [Message(step=Step.DISCOVER, ids=(f"{flow.tenant}/{flow.id}/{name}",))]
+
+
+def _asked_for(name: str) -> tuple[str, ...]:
+    """Returns what a fire's name says beside when it was asked for: its kind, its window and its mark."""
+    kind, _, *rest = name.split("-")
+    return (kind, *rest)
 
 
 def take(engine: Engine, transfer_id: str) -> Work:

@@ -10,7 +10,7 @@ from eft.domain.names import RemotePath
 from eft.domain.transfer import LAST_CLAIM, State, Transfer
 from eft.errors import NotFound, Permanent, Transient
 from eft.journey.work import Work
-from eft.ports import Ledger
+from eft.ports import Ledger, Reservation
 
 
 class Version(TypedDict):
@@ -22,8 +22,10 @@ class Version(TypedDict):
     order: int
 
 
-def reserve(work: Work, path: RemotePath, *, version: Fingerprint | None = None) -> bool:
-    """Returns whether the path is this transfer's now; a reservation is taken over whose holder rests for good or has left the region.
+def reserve(work: Work, path: RemotePath, *, version: Fingerprint | None = None) -> Reservation | None:
+    """Returns the reservation by which the path is this transfer's now, or None where a live one has it.
+
+    It is taken over from a holder that rests for good or has left the region.
 
     `version` is what the source was found to be, for a transfer that has none on its row yet.
 
@@ -34,13 +36,33 @@ def reserve(work: Work, path: RemotePath, *, version: Fingerprint | None = None)
     for _ in range(2):
         answer = ledger.reserve(path=path, claim=transfer.claim, **version_of(transfer, version=version))
         if answer.outcome == "mine":
-            return True
+            return answer
         if answer.outcome == "superseded":
             msg = f"a newer version of '{transfer.source.path}' was delivered to '{path}' by transfer {answer.holder}"
             raise Permanent(msg, reason="superseded")
         if not free_of(ledger, endpoint=transfer.destination.endpoint, path=path, holder=answer.holder or ""):
-            return False
-    return False
+            return None
+    return None
+
+
+def refuse_overtaken(work: Work, reservation: Reservation, path: RemotePath, *, version: Fingerprint) -> None:
+    """Sees that a version is still the newest, where one of the same time was delivered before: a bucket's times are whole seconds.
+
+    It is asked under the reservation. What comes to the source after the answer cannot be delivered before this one is. Only versions
+    that a store keeps by their ids need it: any other that was written over is `source_changed`, or was, before it was staged.
+
+    Raises:
+        Permanent: `superseded`: another version stands at the source, or none.
+    """
+    transfer, engine = work.transfer, work.engine
+    ours = version if transfer.staged is None else transfer.fingerprint
+    if reservation.level is None or ours is None or ours.version is None:
+        return
+    with suppress(NotFound), engine.stores.open(engine.registry.endpoint(transfer.tenant, transfer.source.endpoint)) as source:
+        if source.stat(transfer.source.path).fingerprint.matches(ours):
+            return
+    msg = f"'{transfer.source.path}' was written over within a second; transfer {reservation.level} has delivered to '{path}' since"
+    raise Permanent(msg, reason="superseded")
 
 
 def free_of(ledger: Ledger, *, endpoint: str, path: RemotePath, holder: str) -> bool:

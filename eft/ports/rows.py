@@ -25,6 +25,8 @@ class Reservation:
     outcome: Literal["mine", "busy", "superseded"]
     holder: str | None = None
     """The transfer that holds the path, or that delivered a newer version to it."""
+    level: str | None = None
+    """Where it is mine: another transfer, which delivered a version of the same order there; their order does not say which is newer."""
 
 
 @dataclass(frozen=True, slots=True)

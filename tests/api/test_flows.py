@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from api.app import create_app
+from api.auth import AuthSettings
 from eft.domain.flow import Cron, Disposition, Interval, Misfire
+from eft.domain.memory import Memory
 from eft.domain.transfer import Step
-from eft.errors import Conflict
-from tests.api.conftest import Client, Queue, fields, problem
+from eft.errors import Conflict, Transient
+from eft.ports import Peer
+from tests.api.conftest import AUDIENCE, ISSUER, Client, Issuer, Queue, fields, problem
+from tests.fake_regions import FakeOwnershipTable
+from tests.fakes import FakeLedger
 from tests.world import World
 
 PATH = "/v1/flows"
@@ -56,6 +63,9 @@ def test_a_run_is_one_run_under_a_key(acme: Client, world: World) -> None:
     past = {"modified_from": "2025-01-01T00:00:00Z", "modified_until": "2025-01-02T00:00:00Z"}
     fires = {acme.post(f"{base}/backfill", past, Idempotency_Key="k3").get_json()["fire"] for _ in range(2)}
     assert len(fires) == 1
+    for path, body in (("run", None), ("backfill", past | {"modified_until": "2025-01-03T00:00:00Z"})):
+        problem(acme.post(f"{base}/{path}", body, Idempotency_Key="k3"), 422, "idempotency_mismatch")
+    problem(acme.post(f"{base}/backfill", past, Idempotency_Key="k1"), 422, "idempotency_mismatch")
 
 
 def test_create(acme: Client, world: World) -> None:
@@ -211,6 +221,17 @@ def test_bad_flow(acme: Client, world: World, changes: dict[str, Any], field: st
     """Each bad value is refused with 422 that names its field; nothing is kept."""
     assert field in fields(problem(acme.post(PATH, flow(**changes)), 422, "request_invalid"))
     assert world.registry.flows("acme").items == []
+
+
+@pytest.mark.parametrize(("misfire", "status"), [("once", 201), ("all", 201), ("skip", 422)])
+def test_a_schedule_inside_a_blackout_is_taken_if_it_is_made_up_for(acme: Client, misfire: str, status: int) -> None:
+    """At the blackout's end; with `skip` it would never fire."""
+    nightly = {"kind": "cron", "cron": "0 2 * * *", "misfire": misfire, "blackouts": [{"kind": "daily", "begin": "01:00", "end": "04:00"}]}
+    answer = acme.post(PATH, flow(trigger=nightly))
+    assert answer.status_code == status
+    if status == 201:
+        coming = acme.get(f"{PATH}/{answer.get_json()['id']}/fires?limit=1").get_json()["coming"]
+        assert coming == ["2025-01-07T04:00:00Z"]
 
 
 def test_a_flow_may_wait_for_arrivals_in_a_bucket(acme: Client, world: World) -> None:
@@ -381,6 +402,23 @@ def test_delete(acme: Client, world: World) -> None:
     assert acme.delete(f"{PATH}/{made['id']}", If_Match='"1"').status_code == 204
     problem(acme.get(f"{PATH}/{made['id']}"), 404, "flow_unknown")
     assert len(acme.get(f"/v1/transfers?flow={made['id']}").get_json()["items"]) == 1
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_what_a_deleted_flow_remembers_goes(world: World, issuer: Issuer, *, away: bool) -> None:
+    """In both regions; a ledger that cannot be reached then keeps nobody from deleting it, nor the other one from forgetting."""
+    there = FakeLedger()
+    table = FakeOwnershipTable()
+    engine = replace(world.engine, peer=Peer(region="b", own=table, table=table, ledger=there))
+    acme = Client(create_app(engine, Queue(), AuthSettings(issuer=ISSUER, audience=AUDIENCE, jwks=str(issuer.file))), issuer.token())
+    flow = world.registry.flow("acme", create(acme)["id"])
+    for ledger in (world.ledger, there):
+        assert ledger.remember(flow, Memory(decided={1}))
+    if away:
+        world.ledger.trip("forget", Transient("away", reason="throttled"))
+    assert acme.delete(f"{PATH}/{flow.id}").status_code == 204
+    assert there.memory(flow) == Memory()
+    assert (world.ledger.memory(flow) == Memory()) is not away
 
 
 def test_plan(acme: Client, world: World, queue: Queue) -> None:

@@ -6,10 +6,11 @@ import random
 from dataclasses import replace
 from datetime import timedelta
 
+from eft.adapters.ledger_rows import fire_key
 from eft.domain.memory import Look, Memory
 from eft.errors import Permanent
 from eft.ports import Due, Fire, Run
-from tests.contract.rows import LEASE, Rows
+from tests.contract.rows import LEASE, DynamoRows, Rows
 
 SECOND = timedelta(seconds=1)
 
@@ -24,6 +25,16 @@ def test_each_run_of_a_fire_is_counted_until_it_ends(rows: Rows) -> None:
     rows.ledger.fire_done(flow, name="now-1", outcome={})
     assert rows.ledger.begin_fire(flow, name="now-1", until=now) is None
     assert rows.ledger.due(rows.partition, before=now + 3 * LEASE) == []
+
+
+def test_a_fire_is_kept_for_400_days(moto_rows: DynamoRows) -> None:
+    """From when it was due first; its runs and its end change nothing in that."""
+    flow, now = moto_rows.flow(), moto_rows.clock.now()
+    moto_rows.ledger.fire(flow, at=now, name="now-1", partition=moto_rows.partition)
+    moto_rows.ledger.begin_fire(flow, name="now-1", until=now + LEASE)
+    moto_rows.ledger.fire_done(flow, name="now-1", outcome={})
+    item = moto_rows.item(*fire_key(flow.tenant, flow.id, "now-1"))
+    assert item["expires"] == {"N": str(int((now + timedelta(days=400)).timestamp()))}
 
 
 def test_a_fire_that_failed_says_why(rows: Rows) -> None:

@@ -619,6 +619,21 @@ def test_of_sixteen_claims_of_a_transfer_the_latest_keeps_the_path(rows: Rows) -
     assert _reserve(rows, "t1", claim=Claim(0, 15)) == ("mine", "t1")
 
 
+def test_a_version_of_the_same_order_is_told_of(rows: Rows) -> None:
+    """Who reserves after another's delivery of the same order learns whose it was; who delivered it himself, or a newer one, does not."""
+
+    def level(transfer: str, order: int) -> str | None:
+        answer = rows.ledger.reserve(endpoint=rows.tenant, path=PATH, transfer=transfer, claim=FIRST, source="a:1", order=order)
+        assert answer.outcome == "mine"
+        _release(rows, transfer, delivered=False)
+        return answer.level
+
+    assert level("t1", 5) is None
+    _reserve(rows, "t1", order=5)
+    _release(rows, "t1", delivered=True)
+    assert [level("t2", 5), level("t1", 5), level("t2", 6)] == ["t1", None, None]
+
+
 def test_an_older_version_does_not_follow_a_newer(rows: Rows) -> None:
     """After a delivery, older versions of the same source are superseded; the same and newer ones are not."""
     _reserve(rows, "new", order=5)

@@ -161,6 +161,8 @@ def test_a_suspended_version_pins_nothing(aws: Aws) -> None:
     bucket.put("a.csv", b"one")
     file = bucket.store.stat(remote_path("a.csv"))
     assert file.fingerprint.version is None
+    with pytest.raises(NotFound):
+        bucket.store.stat(remote_path("a.csv"), version="null")
     bucket.put("a.csv", b"two")
     with pytest.raises(Permanent) as error:
         read(bucket.store, file)

@@ -12,7 +12,7 @@ import pytest
 
 from eft.domain.arrival import Arrived, Passed, events_in
 from eft.domain.fingerprint import Fingerprint
-from eft.domain.flow import Arrival, ConflictMode, Flow
+from eft.domain.flow import Arrival, ConflictMode, Flow, Selection
 from eft.domain.transfer import State
 from eft.errors import Permanent, Transient
 from eft.journey.arrive import arrive
@@ -190,6 +190,44 @@ def test_a_version_that_was_written_over_before_its_event_was_read_moves_too(con
         assert [row.reason for row in world.ledger.rows() if row.state is not State.SETTLED] == ["superseded"] * (order == (1, 0))
 
 
+@pytest.mark.parametrize("staged", [False, True])
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 2, 0), (2, 1, 0), (2, 0, 1)])
+def test_of_versions_of_one_second_the_newest_stays(order: tuple[int, ...], *, staged: bool) -> None:
+    """A bucket's times do not tell which is newer, so what stands under the key does; all others end, delivered before or superseded."""
+    world = World()
+    flow = _waiting(world)
+    policy = flow.policy.model_copy(update={"conflict": ConflictMode.OVERWRITE, "staging": staged})
+    world.registry.change_flow(flow.model_copy(update={"policy": policy, "revision": flow.revision + 1}))
+    versions = [world.server("s3-a").put("in/a.csv", data).version for data in (b"one", b"two", b"three")]
+    for which in order:
+        taken = arrive(world.engine, Arrived(bucket=BUCKET, key="in/a.csv", version=versions[which]), Counter())
+        for transfer in taken.created:
+            world.queue += bundled(world.engine, [transfer])
+            world.drain()
+    assert world.server("sftp-b").finals() == {"out/a.csv": b"three"}
+    assert [row.reason for row in world.ledger.rows() if row.state is not State.SETTLED] in ([], ["superseded"], ["superseded"] * 2)
+    assert len(world.ledger.rows()) == 3
+
+
+def test_the_last_of_a_second_that_its_owner_removed_comes_over_no_other() -> None:
+    """Nothing tells then which was newer; it ends visibly."""
+    world = World()
+    flow = _waiting(world)
+    policy = flow.policy.model_copy(update={"conflict": ConflictMode.OVERWRITE})
+    world.registry.change_flow(flow.model_copy(update={"policy": policy, "revision": flow.revision + 1}))
+    for data in (b"one", b"two"):
+        world.server("s3-a").put("in/a.csv", data)
+        _arrive(world, "in/a.csv")
+    first = world.queue.popleft()
+    world.drain()
+    del world.server("s3-a").files["in/a.csv"]
+    world.queue.append(first)
+    world.drain()
+    assert world.server("sftp-b").finals() == {"out/a.csv": b"two"}
+    assert [row.reason for row in world.ledger.rows() if row.state is State.DEAD] == ["superseded"]
+    assert list(world.ledger.reservations(world.ledger.rows()[0].partition)) == []
+
+
 def test_a_version_is_delivered_though_it_is_written_over_meanwhile() -> None:
     """It was accepted, and its store keeps it."""
     world = World()
@@ -223,6 +261,33 @@ def test_a_fault_of_ours_on_one_flow_keeps_no_other_waiting(caplog: pytest.LogCa
     world.ledger.trip("create", ValueError("a bug"))
     assert _arrive(world, "in/a.csv") == {"to_be_listed": 1, "created": 1}
     assert "a bug" in caplog.text
+
+
+@pytest.mark.parametrize("trips", [("create", "fire"), ("failed",), ("selection",)])
+def test_a_fault_of_ours_wherever_it_is_keeps_no_other_waiting(trips: tuple[str, ...]) -> None:
+    """Nor that the trouble itself cannot be noted: then the event comes again, for what is created already is known."""
+
+    class Broken(Selection):
+        def names(self, path: str) -> bool:
+            raise ValueError(path)
+
+    world = World()
+    flow, other = _waiting(world), _waiting(world)
+    world.server("s3-a").put("in/a.csv", b"abc")
+    if "create" in trips:
+        world.ledger.trip("create", ValueError("a bug"))
+        world.ledger.trip("fire", ValueError("another"))
+    elif "failed" in trips:
+        world.ledger.trip("create", Transient("away", reason="unreachable", endpoint="s3-a"))
+        world.limits.trip("failed", Transient("throttled", reason="throttled"))
+    else:
+        broken = Broken(**flow.selection.model_dump())
+        world.registry.change_flow(flow.model_copy(update={"selection": broken, "revision": flow.revision + 1}))
+    counts: Counter[str] = Counter()
+    taken = arrive(world.engine, Arrived(bucket=BUCKET, key="in/a.csv"), counts)
+    assert [one.flow in {flow.id, other.id} for one in taken.created] == [True]
+    assert counts == {"created": 1, "again" if "fire" in trips else "to_be_listed": 1}
+    assert (taken.trouble is not None) == ("fire" in trips)
 
 
 def test_what_the_listing_found_first_is_known_to_its_event() -> None:
