@@ -68,9 +68,7 @@ def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
             if _needs_listing(flow):
                 _list_soon(engine, flow, counts)
                 continue
-            if (source.tenant, source.id) not in seen:
-                seen[source.tenant, source.id] = _look(engine, source, below, event.version)
-            for one in seen[source.tenant, source.id]:
+            for one in _looked(engine, source, below, event.version, seen=seen):
                 created += _create(engine, flow, source, one, counts)
         except EftError as error:
             trouble = _after(engine, flow, error, counts) or trouble
@@ -116,6 +114,13 @@ def _list_soon(engine: Engine, flow: Flow, counts: Counter[str]) -> None:
     counts["to_be_listed"] += 1
     if fired:
         log.info("the source is listed soon", extra={"tenant": flow.tenant, "flow": flow.id})
+
+
+def _looked(engine: Engine, source: S3Endpoint, below: str, version: str | None, *, seen: dict[tuple[str, str], list[Seen]]) -> list[Seen]:
+    """Looks once for all flows of one source; `seen` keeps what was found."""
+    if (source.tenant, source.id) not in seen:
+        seen[source.tenant, source.id] = _look(engine, source, below, version)
+    return seen[source.tenant, source.id]
 
 
 def _look(engine: Engine, source: S3Endpoint, below: str, version: str | None) -> list[Seen]:

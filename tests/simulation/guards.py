@@ -24,7 +24,7 @@ from eft.journey.opening import destination
 from eft.journey.recover import recover
 from eft.journey.work import Work
 from eft.ports import CommitOutcome, Committed, Engine, Lease, Remembered, Reservation, Source
-from eft.regions import adoption, switch
+from eft.regions import adoption, rejoin, strays, switch
 from eft.regions.pair import RegionPair
 from tests import fake_regions
 from tests.fake_regions import FakeOwnershipTable
@@ -306,7 +306,8 @@ def _rows_stay_behind(patch: Patch) -> None:
     def stay(engine: Engine, row: Transfer, *_: object, **__: object) -> None:
         del engine, row
 
-    patch.setattr(switch, "_carry_over", stay)
+    for module in (rejoin, strays, switch):
+        patch.setattr(module, "carry_over", stay)
 
 
 def _one_number_for_chores_and_region(patch: Patch) -> None:
