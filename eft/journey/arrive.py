@@ -62,6 +62,7 @@ def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
     seen: dict[tuple[str, str], list[Seen]] = {}
     for flow, source in pairs:
         try:
+<<<<<<< HEAD
             if (below := _wanted(flow, source, event.key)) is None:
                 continue
             wanted = True
@@ -70,7 +71,13 @@ def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
                 continue
             for one in _looked(engine, source, below, event.version, seen=seen):
                 created += _create(engine, flow, source, one, counts)
+=======
+            taken = _take(engine, flow, source, event, seen=seen, counts=counts)
+            wanted = wanted or taken is not None
+            created += taken or ()
+>>>>>>> origin/main
         except EftError as error:
+            wanted = True
             trouble = _after(engine, flow, error, counts) or trouble
         except Exception as error:
             # A fault of ours on one flow keeps no other one waiting. Only the next listing can show that it is gone.
@@ -80,6 +87,21 @@ def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
     if not wanted:
         counts["no_flow"] += 1
     return Taken(tuple(created), trouble)
+
+
+def _take(
+    engine: Engine, flow: Flow, source: S3Endpoint, event: Arrived, *, seen: dict[tuple[str, str], list[Seen]], counts: Counter[str]
+) -> list[Transfer] | None:
+    """Returns the transfers that one flow makes of an event, or None where it does not want the key; `seen` spares looks."""
+    below = _wanted(flow, source, event.key)
+    if below is None:
+        return None
+    if _needs_listing(flow):
+        _list_soon(engine, flow, counts)
+        return []
+    if (source.tenant, source.id) not in seen:
+        seen[source.tenant, source.id] = _look(engine, source, below, event.version)
+    return [made for one in seen[source.tenant, source.id] for made in _create(engine, flow, source, one, counts)]
 
 
 def _wanted(flow: Flow, source: S3Endpoint, key: str) -> str | None:
