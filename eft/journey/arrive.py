@@ -62,20 +62,9 @@ def arrive(engine: Engine, event: Arrived, counts: Counter[str]) -> Taken:
     seen: dict[tuple[str, str], list[Seen]] = {}
     for flow, source in pairs:
         try:
-<<<<<<< HEAD
-            if (below := _wanted(flow, source, event.key)) is None:
-                continue
-            wanted = True
-            if _needs_listing(flow):
-                _list_soon(engine, flow, counts)
-                continue
-            for one in _looked(engine, source, below, event.version, seen=seen):
-                created += _create(engine, flow, source, one, counts)
-=======
             taken = _take(engine, flow, source, event, seen=seen, counts=counts)
             wanted = wanted or taken is not None
             created += taken or ()
->>>>>>> origin/main
         except EftError as error:
             wanted = True
             trouble = _after(engine, flow, error, counts) or trouble
@@ -136,13 +125,6 @@ def _list_soon(engine: Engine, flow: Flow, counts: Counter[str]) -> None:
     counts["to_be_listed"] += 1
     if fired:
         log.info("the source is listed soon", extra={"tenant": flow.tenant, "flow": flow.id})
-
-
-def _looked(engine: Engine, source: S3Endpoint, below: str, version: str | None, *, seen: dict[tuple[str, str], list[Seen]]) -> list[Seen]:
-    """Looks once for all flows of one source; `seen` keeps what was found."""
-    if (source.tenant, source.id) not in seen:
-        seen[source.tenant, source.id] = _look(engine, source, below, version)
-    return seen[source.tenant, source.id]
 
 
 def _look(engine: Engine, source: S3Endpoint, below: str, version: str | None) -> list[Seen]:
