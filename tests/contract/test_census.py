@@ -11,7 +11,7 @@ import pytest
 from eft.adapters.registry import DynamoRegistry
 from eft.adapters.table import Table
 from eft.domain.names import RemotePath, partition_of_id
-from eft.domain.transfer import Claim, State
+from eft.domain.transfer import ROW_FORMAT, Claim, State
 from eft.ports import Watch
 from tests.contract.rows import DynamoRows, Rows
 
@@ -116,3 +116,14 @@ def test_a_directory_is_watched_until_it_is_forgotten(rows: Rows) -> None:
     rows.ledger.unwatch(later)
     rows.ledger.unwatch(later)
     assert mine() == {other}
+
+
+def test_a_watch_of_a_later_release_keeps_no_other_waiting(moto_rows: DynamoRows) -> None:
+    """It is passed over: the release that wrote it looks after it."""
+    now = moto_rows.clock.now()
+    for directory in ("in", "other"):
+        moto_rows.ledger.watch(Watch(moto_rows.tenant, "from", directory, now))
+    table = Table(moto_rows.session, moto_rows.ledger_table, what="the ledger")
+    (key, _) = table.query("#due_shard = :shard", values={":shard": "watched"}, index="due")
+    table.update(key["pk"], key["sk"], "SET #format = :format", condition="attribute_exists(#pk)", values={":format": ROW_FORMAT + 1})
+    assert len(list(moto_rows.ledger.watched())) == 1

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from eft.domain.transfer import Commit, State
+from eft.domain.transfer import Commit, State, Transfer
 from eft.errors import Transient
 from eft.journey.accept import first_message
+from eft.journey.held import Decision, decide
 from eft.journey.operate import redrive
 from eft.ports import CommitOutcome, Committed
-from tests.crashes import CrashPoint, survive, watch
+from tests.crashes import Crash, CrashPoint, survive, watch
 from tests.fake_store import FakeServer, FakeStore
+from tests.unit.test_journey_sleepers import HOUR, crash, once_at
 from tests.world import SMALL, TENANT, World
 
 TAKEN = "destination_exists"
@@ -193,3 +195,36 @@ def test_a_name_taken_after_a_look_is_a_persons_to_decide(world: World) -> None:
     world.queue.append(first_message(redrive(world.engine, TENANT, row.id, "op")))
     row = world.until_rest(row)
     assert (row.state, row.reason, len(server.uploads)) == (State.HELD, TAKEN, 1)
+
+
+def held_after_the_abort(world: World, size: int) -> Transfer:
+    """A worker gives its token up for an object of an earlier life, and dies before it notes that the token was consumed."""
+    transfer = world.submit("sftp-a", "s3-b")
+    bucket(world).put("out/a.bin", b"x" * size, transfer=transfer.id)
+    engine = world.engine
+    watch(world, once_at("s3-b.consume:after", crash))
+    with pytest.raises(Crash):
+        world.drain()
+    world.engine = engine
+    world.clock.advance(HOUR)
+    world.queue.append(first_message(transfer))
+    return world.until_rest(transfer)
+
+
+def test_an_object_of_another_size_is_no_delivery_of_a_token_that_is_gone(world: World) -> None:
+    """It bears the transfer's id, and nothing else speaks for it: a person decides."""
+    row = held_after_the_abort(world, size=5)
+    assert (row.state, row.reason, row.receipt) == (State.HELD, "token_gone", None)
+
+
+def test_a_persons_word_ends_the_rule_of_the_refused(world: World) -> None:
+    """A decision that breaks off leaves a token that a person gave up; nobody goes on with it by rule."""
+    row = held_after_the_abort(world, size=5)
+    assert row.commit is not None
+    assert row.commit.refused
+    watch(world, once_at("s3-b.consume:before", crash))
+    with pytest.raises(Crash):
+        decide(world.engine, TENANT, row.id, Decision.ABANDON, by="op", why="nothing came")
+    row = world.ledger.load(row.id)
+    assert row.commit is not None
+    assert (row.state, row.commit.abandoned, row.commit.refused) == (State.HELD, True, False)
