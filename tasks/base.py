@@ -48,6 +48,8 @@ def _engine_of(_pid: int) -> Engine:
 def carry(step: Step, ids: Sequence[str], part: int | None) -> None:
     """Carries a message out within one slice and sends what follows; ids that the slice does not reach are sent on.
 
+    While the slice lasts, large files are gone on with at once.
+
     Raises:
         Reject: the message is broken (it goes towards the dead-letter queue).
     """
@@ -55,16 +57,30 @@ def carry(step: Step, ids: Sequence[str], part: int | None) -> None:
         log.error("broken message", extra={"step": step})
         raise Reject("broken message", requeue=False)
     piece = _new_slice()
-    run = _runner(step, part)
-    follow: list[Message] = []
-    for index, one in enumerate(ids):
-        if index and piece.over():
-            follow.append(Message(step=step, ids=tuple(ids[index:]), part=part))
-            break
-        with context(step=step.value, id=one):
-            follow += _carry_one(run, Message(step=step, ids=(one,), part=part), piece, alone=len(ids) == 1)
+    follow = _carry_all(Message(step=step, ids=tuple(ids), part=part), piece, alone=len(ids) == 1)
+    while (own := _own(step, follow)) is not None and not piece.over():
+        piece.end()
+        forward([message for message in follow if message is not own])
+        step, follow = own.step, _carry_all(own, piece, alone=False)
     piece.end()
     forward(follow)
+
+
+def _carry_all(message: Message, piece: Slice, *, alone: bool) -> list[Message]:
+    run = _runner(message.step, message.part)
+    follow: list[Message] = []
+    for index, one in enumerate(message.ids):
+        if index and piece.over():
+            follow.append(Message(step=message.step, ids=message.ids[index:], part=message.part))
+            break
+        with context(step=message.step.value, id=one):
+            follow += _carry_one(run, Message(step=message.step, ids=(one,), part=message.part), piece, alone=alone)
+    return follow
+
+
+def _own(step: Step, follow: Sequence[Message]) -> Message | None:
+    """Returns what this worker goes on with itself, without a queue between: a lane of a file that it planned, or what follows a lane."""
+    return next((message for message in follow if not message.delay and Step.PARTS in {step, message.step}), None)
 
 
 def forward(messages: Sequence[Message]) -> None:

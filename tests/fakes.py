@@ -231,9 +231,10 @@ class FakeLedger(_Fake):
             more = cursor_after(keys[limit - 1], scope=scope) if len(keys) > limit else None
             return Page([shown[key] for key in keys[:limit]], more)
 
-    def record_part(self, transfer_id: str, *, attempt: int, done: PartDone) -> None:
-        with self._called("record_part"):
-            self._parts[transfer_id, attempt].setdefault(done.number, done)
+    def record_parts(self, transfer_id: str, *, attempt: int, done: Sequence[PartDone]) -> None:
+        with self._called("record_parts"):
+            for part in done:
+                self._parts[transfer_id, attempt].setdefault(part.number, part)
 
     def parts(self, transfer_id: str, *, attempt: int) -> dict[int, PartDone]:
         with self._called("parts"):

@@ -3,8 +3,7 @@
     pk                    sk                       what                            sparse, in index `due`
     T#<transfer>          T                        the transfer                    while something has to happen to it;
                                                                                    in `outbox` while others are to be told of it
-    T#<transfer>          P#<attempt>#<number>     a part that is done
-    T#<transfer>          C#<digest>#<number>      a frozen part list, by content
+    T#<transfer>          P#…, C#…                 `eft.adapters.ledger_parts`
     R#<endpoint>#<hash>   R                        reservation of a path
     F#<tenant>#<flow>     …                        `eft.adapters.ledger_fires`
     W#<tenant>#<endpoint> …                        `eft.adapters.ledger_watches`
@@ -24,23 +23,20 @@ A claim and what it guards, two workers A and B:
 
 from __future__ import annotations
 
-import json
-import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from eft.adapters.aws import AwsSession
 from eft.adapters.ledger_fires import FireRows
+from eft.adapters.ledger_parts import PartRows
 from eft.adapters.ledger_rows import (
     RESTING_SHARDS,
     check_format,
-    checked,
     claim_mark,
     digest,
     due_key,
     due_of,
-    frozen_digest,
     outbox_keys,
     path_key,
     reserved_shard,
@@ -55,13 +51,10 @@ from eft.domain.announcement import news
 from eft.domain.cursor import cursor_after, read_cursor
 from eft.domain.instants import millis, sortable
 from eft.domain.names import RemotePath
-from eft.domain.parts import PartDone
 from eft.domain.transfer import FINAL, ROW_FORMAT, Claim, State, Transfer
 from eft.errors import LostOwnership, NotFound
 from eft.ports import Clock, Due, Listening, Page, Reservation
 
-FROZEN_PARTS: Final = 1000
-"""Parts in one item of a frozen list: about 50 KB compressed."""
 DELIVERIES_KEPT: Final = 64
 """Sources whose newest delivery a path remembers; beyond it the one delivered longest ago is forgotten."""
 _MINE: Final = "#fence = :fence AND #region_epoch <= :epoch"
@@ -70,7 +63,7 @@ _NO_LATER_CLAIM: Final = "(attribute_not_exists(#claim) OR #claim <= :claim OR N
 """A holder's own later claim keeps its reservation. One made by a release that kept no mark is the holder's in its name alone."""
 
 
-class DynamoLedger(FireRows, WatchRows):
+class DynamoLedger(FireRows, PartRows, WatchRows):
     """`ports.Ledger` in a DynamoDB table with the indexes by_tenant, by_state, by_flow, by_flow_state, due and outbox."""
 
     def __init__(
@@ -85,19 +78,19 @@ class DynamoLedger(FireRows, WatchRows):
 
     def create(self, transfer: Transfer) -> Transfer | None:
         """One request. Our own row, met again after a lost answer, counts as created."""
-        self._freeze(transfer)
+        self.freeze(transfer)
         nonce = self._clock.nonce()
         outbox = self._outbox(transfer, since=None)
         row = transfer_row(transfer) | outbox | ({"announced": 0} if outbox else {}) | {"created_by": nonce}
         done, stands = self._table.put(row, condition="attribute_not_exists(#pk)")
-        return None if done or stands is None or stands.get("created_by") == nonce else self._transfer(stands)
+        return None if done or stands is None or stands.get("created_by") == nonce else self.whole(stands)
 
     def load(self, transfer_id: str) -> Transfer:
         """One request, consistent."""
         row = self._table.get(*transfer_key(transfer_id))
         if row is None:
             raise _unknown(transfer_id)
-        return self._transfer(row)
+        return self.whole(row)
 
     def known(self, transfer_ids: Sequence[str]) -> set[str]:
         """One request per 100 ids. Not consistent: a row created this moment may be missed, and `create` then meets it."""
@@ -118,7 +111,7 @@ class DynamoLedger(FireRows, WatchRows):
         if row is None:
             raise _unknown(transfer_id)
         if done:
-            return self._transfer(row)
+            return self.whole(row)
         check_format(row)
         return None
 
@@ -139,7 +132,7 @@ class DynamoLedger(FireRows, WatchRows):
         Repeated after a lost answer, the row that refuses it is our own: a fence is one worker's, so the same fence, state
         and content mean that the first try was written.
         """
-        self._freeze(transfer)
+        self.freeze(transfer)
         row = transfer_row(transfer)
         # Only whoever tells others says how far they were told, and takes the row out of the outbox.
         row.pop("announced", None)
@@ -188,24 +181,6 @@ class DynamoLedger(FireRows, WatchRows):
         found = [transfer_of(rows[key["pk"]]) for key in shown if key["pk"] in rows]
         items = [one for one in found if state in {None, one.state}]
         return Page(items, cursor_after(shown[-1]["created"], scope=scope) if len(keys) > limit else None)
-
-    # -- parts ---------------------------------------------------------------------------------------------------------
-
-    def record_part(self, transfer_id: str, *, attempt: int, done: PartDone) -> None:
-        """One request; met again, the part is recorded already."""
-        row = {
-            "pk": f"T#{transfer_id}",
-            "sk": f"P#{attempt}#{done.number:05d}",
-            "format": ROW_FORMAT,
-            "body": done.model_dump_json(),
-        }
-        self._table.put(row, condition="attribute_not_exists(#pk)")
-
-    def parts(self, transfer_id: str, *, attempt: int) -> dict[int, PartDone]:
-        """One request per MB: about 4,000 parts."""
-        rows = self._table.query("#pk = :pk AND begins_with(#sk, :sk)", values={":pk": f"T#{transfer_id}", ":sk": f"P#{attempt}#"})
-        done = [PartDone.model_validate_json(checked(row)["body"]) for row in rows]
-        return {one.number: one for one in done}
 
     # -- reservations --------------------------------------------------------------------------------------------------
 
@@ -305,7 +280,7 @@ class DynamoLedger(FireRows, WatchRows):
 
     def adopt(self, transfer: Transfer) -> bool:
         """One request. Our own row, met again after a lost answer, counts as written."""
-        self._freeze(transfer)
+        self.freeze(transfer)
         row = transfer_row(transfer)
         done, stands = self._table.put(
             row | self._outbox(transfer, since=None),
@@ -342,33 +317,6 @@ class DynamoLedger(FireRows, WatchRows):
         if transfer.announced is None and transfer.task_token is None and not self._listening.wanted(transfer.tenant):
             return {}
         return outbox_keys(transfer)
-
-    # -- frozen part lists ---------------------------------------------------------------------------------------------
-
-    def _freeze(self, transfer: Transfer) -> None:
-        """Lays a long part list beside the row before the row names it. By content: it never changes, nor need be removed."""
-        named = frozen_digest(transfer)
-        if named is None or transfer.commit is None:
-            return
-        parts = [part.model_dump(exclude_defaults=True) for part in transfer.commit.parts]
-        for n, start in enumerate(range(0, len(parts), FROZEN_PARTS)):
-            text = json.dumps(parts[start : start + FROZEN_PARTS], separators=(",", ":"))
-            row = {
-                "pk": f"T#{transfer.id}",
-                "sk": f"C#{named}#{n:03d}",
-                "format": ROW_FORMAT,
-                "parts": zlib.compress(text.encode()),
-            }
-            self._table.put(row, condition="attribute_not_exists(#pk)")
-
-    def _transfer(self, row: Row) -> Transfer:
-        """Returns the whole transfer; one request more where its part list lies beside the row."""
-        transfer = transfer_of(row)
-        if "frozen" not in row or transfer.commit is None:
-            return transfer
-        chunks = self._table.query("#pk = :pk AND begins_with(#sk, :sk)", values={":pk": row["pk"], ":sk": f"C#{row['frozen']}#"})
-        parts = tuple(PartDone.model_validate(part) for chunk in chunks for part in json.loads(zlib.decompress(chunk["parts"])))
-        return transfer.with_(commit=transfer.commit.model_copy(update={"parts": parts}))
 
 
 def _listing(tenant: str, *, state: State | None, flow: str | None) -> tuple[str, str, str]:

@@ -15,6 +15,7 @@ from eft.journey.messages import Message, next_message
 from eft.journey.opening import both_ends
 from eft.journey.outcome import after_error
 from eft.journey.pacing import Pace
+from eft.journey.recording import Recording
 from eft.journey.work import Slice, Work
 from eft.ports import Bytes, Due, Engine
 
@@ -47,10 +48,12 @@ class _Lane:
     upload: Upload
     slice: Slice
     numbers: range
+    recording: Recording = field(init=False)
     due_at: datetime | None = field(init=False)
     _renew_at: float = 0
 
     def __post_init__(self) -> None:
+        self.recording = Recording(self.engine, self.transfer.id, self.upload.attempt)
         self.due_at = self.transfer.due_at
 
     @property
@@ -63,11 +66,11 @@ class _Lane:
         return self.engine.limits.acquire(self.key, limit=1, holder=self.slice.worker, lease=self.engine.tuning.lease)
 
     def record(self, done: PartDone) -> None:
-        self.engine.ledger.record_part(self.transfer.id, attempt=self.upload.attempt, done=done)
+        self.recording.add(done)
         self._still_moving()
 
     def kept(self, chunks: Iterable[Bytes]) -> Iterator[Bytes]:
-        for chunk in chunks:
+        for chunk in self.recording.kept(chunks):
             self.slice.check()
             if self.engine.clock.monotonic() >= self._renew_at:
                 self.take()
@@ -90,17 +93,18 @@ def _copy(lane: _Lane) -> list[Message]:
         pace = Pace(engine, transfer, lane.slice)
         with both_ends(engine, transfer) as (source, file, sink):
             try:
-                copy_parts(
-                    source,
-                    file,
-                    sink,
-                    upload,
-                    lane.slice.parts(missing),
-                    fresh=False,
-                    tally=Tally(sha=False),
-                    kept=lambda chunks: pace.kept(lane.kept(chunks)),
-                    record=lane.record,
-                )
+                with lane.recording:
+                    copy_parts(
+                        source,
+                        file,
+                        sink,
+                        upload,
+                        lane.slice.parts(missing),
+                        fresh=False,
+                        tally=Tally(sha=False),
+                        kept=lambda chunks: pace.kept(lane.kept(chunks)),
+                        record=lane.record,
+                    )
             except SliceOver:
                 return [Message(step=Step.PARTS, ids=(transfer.id,), part=lane.numbers.start)]
     done = engine.ledger.parts(transfer.id, attempt=upload.attempt)

@@ -12,6 +12,7 @@ from eft.errors import Permanent, Undecidable
 from eft.journey.copying import copy_parts, digest
 from eft.journey.messages import Message
 from eft.journey.pacing import Pace
+from eft.journey.recording import Recording
 from eft.journey.work import Work
 from eft.ports import Engine, Sink, Source
 
@@ -94,25 +95,28 @@ def bring_parts(
         return [Message(step=Step.PARTS, ids=(transfer.id,), part=n) for n in unfinished if n is not None]
     tally = Tally(sha=_demands_sha(transfer) or plan.count < engine.tuning.lane_threshold)
 
+    recording = Recording(engine, transfer.id, upload.attempt)
+
     def record(part: PartDone) -> None:
         done[part.number] = part
         if plan.count > 1:
-            engine.ledger.record_part(transfer.id, attempt=upload.attempt, done=part)
+            recording.add(part)
 
     missing = [plan.part(n) for n in range(1, plan.count + 1) if n not in done]
     if missing:
         pace = Pace(engine, transfer, work.slice)
-        copy_parts(
-            source,
-            file,
-            sink,
-            upload,
-            work.slice.parts(missing),
-            fresh=fresh,
-            tally=tally,
-            kept=lambda chunks: pace.kept(work.kept(chunks)),
-            record=record,
-        )
+        with recording:
+            copy_parts(
+                source,
+                file,
+                sink,
+                upload,
+                work.slice.parts(missing),
+                fresh=fresh,
+                tally=tally,
+                kept=lambda chunks: pace.kept(work.kept(recording.kept(chunks))),
+                record=record,
+            )
     return done, tally.sha256(plan.size)
 
 

@@ -138,8 +138,8 @@ class Ledger(Protocol):
             Permanent: `cursor_invalid`.
         """
 
-    def record_part(self, transfer_id: str, *, attempt: int, done: PartDone) -> None:
-        """Notes a part of an attempt as durable; the first note of a part stays."""
+    def record_parts(self, transfer_id: str, *, attempt: int, done: Sequence[PartDone]) -> None:
+        """Notes parts of an attempt as durable, in any order; what was noted of a part stays."""
 
     def parts(self, transfer_id: str, *, attempt: int) -> dict[int, PartDone]:
         """Returns the parts of an attempt that are done, by number."""

@@ -94,8 +94,8 @@ def _copy(source: Ledger, target: Ledger, row: Transfer) -> bool:
     if not target.adopt(arrived):
         return False
     for upload in (row.upload, row.staging):
-        for part in (source.parts(row.id, attempt=upload.attempt) if upload is not None else {}).values():
-            target.record_part(row.id, attempt=upload.attempt if upload else 0, done=part)
+        if upload is not None:
+            target.record_parts(row.id, attempt=upload.attempt, done=list(source.parts(row.id, attempt=upload.attempt).values()))
     if row.upload is not None:
         # Under the claim that it arrives with: the fence it had at its source would bar the first workers that claim it there.
         with suppress(LostOwnership):

@@ -504,8 +504,8 @@ def test_parts_are_kept_by_attempt_and_number(rows: Rows) -> None:
     """Attempts do not mix, not even 1 and 11, and numbers come in order."""
     transfer = rows.created()
     for attempt, number in ((1, 10), (1, 2), (11, 3), (1, 10_000)):
-        rows.ledger.record_part(
-            transfer.id, attempt=attempt, done=PartDone(number=number, size=attempt, crc64nvme=2**64 - number, etag="e")
+        rows.ledger.record_parts(
+            transfer.id, attempt=attempt, done=[PartDone(number=number, size=attempt, crc64nvme=2**64 - number, etag="e")]
         )
     parts = rows.ledger.parts(transfer.id, attempt=1)
     assert list(parts) == [2, 10, 10_000]
@@ -518,9 +518,22 @@ def test_the_first_note_of_a_part_stays(rows: Rows) -> None:
     """A late writer of the same part changes nothing."""
     transfer = rows.created()
     first, late = (PartDone(number=1, size=5, crc64nvme=None, etag=etag) for etag in ("first", "late"))
-    rows.ledger.record_part(transfer.id, attempt=1, done=first)
-    rows.ledger.record_part(transfer.id, attempt=1, done=late)
+    rows.ledger.record_parts(transfer.id, attempt=1, done=[first])
+    rows.ledger.record_parts(transfer.id, attempt=1, done=[late])
     assert rows.ledger.parts(transfer.id, attempt=1) == {1: first}
+
+
+def test_parts_noted_together_are_all_there(rows: Rows) -> None:
+    """In any order, with gaps, and more than one row may hold; runs of two workers that overlap leave nothing out."""
+    transfer = rows.created()
+    part = {n: PartDone(number=n, size=n, crc64nvme=n, etag=None) for n in range(1, 2500)}
+    rows.ledger.record_parts(transfer.id, attempt=1, done=[part[9], part[2], part[3], part[1]])
+    rows.ledger.record_parts(transfer.id, attempt=1, done=[part[1], part[2], part[3], part[4]])
+    assert rows.ledger.parts(transfer.id, attempt=1) == {n: part[n] for n in (1, 2, 3, 4, 9)}
+    rows.ledger.record_parts(transfer.id, attempt=1, done=list(part.values()))
+    assert rows.ledger.parts(transfer.id, attempt=1) == part
+    rows.ledger.record_parts(transfer.id, attempt=2, done=[])
+    assert rows.ledger.parts(transfer.id, attempt=2) == {}
 
 
 # -- reservations ------------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def test_each_write_of_a_transfer_is_one_request(dynamo: DynamoRows) -> None:
         ("Query", lambda: dynamo.ledger.due(dynamo.partition, before=dynamo.clock.now())),
         (
             "PutItem",
-            lambda: dynamo.ledger.record_part(transfer.id, attempt=1, done=PartDone(number=1, size=1, crc64nvme=None)),
+            lambda: dynamo.ledger.record_parts(transfer.id, attempt=1, done=[PartDone(number=1, size=1, crc64nvme=None)]),
         ),
         ("Query", lambda: dynamo.ledger.parts(transfer.id, attempt=1)),
         (
@@ -289,8 +289,8 @@ def test_a_row_of_a_later_release_is_left_alone(dynamo: DynamoRows) -> None:
 def test_a_part_of_a_later_release_is_not_misread(dynamo: DynamoRows) -> None:
     """Its format is refused, and the reason says so."""
     transfer = dynamo.created()
-    dynamo.ledger.record_part(transfer.id, attempt=1, done=PartDone(number=1, size=1, crc64nvme=None))
-    _age(dynamo, f"T#{transfer.id}", "P#1#00001")
+    dynamo.ledger.record_parts(transfer.id, attempt=1, done=[PartDone(number=1, size=1, crc64nvme=None)])
+    _age(dynamo, f"T#{transfer.id}", "P#1#00001-00001")
     with pytest.raises(Permanent) as refused:
         dynamo.ledger.parts(transfer.id, attempt=1)
     assert refused.value.reason == "row_format_unknown"

@@ -561,7 +561,7 @@ def played(at: int, *, trouble: bool) -> CrashPoint:
 def item_writes(announced: Announced) -> int:
     """Returns the item writes of the ledger and the outbox so far."""
     ledger, outbox = announced.world.ledger.calls, announced.told.outbox.calls
-    written = ("create", "claim", "save", "reserve", "release", "record_part", "renew", "postpone")
+    written = ("create", "claim", "save", "reserve", "release", "record_parts", "renew", "postpone")
     return sum(ledger[call] for call in written) + sum(outbox[call] for call in ("add", "told", "park", "change", "done"))
 
 

@@ -79,7 +79,7 @@ def test_requests_of_a_small_file_are_counted(world: World) -> None:
     world.server("sftp-a").put("in/a.bin", b"x")
     world.until_rest(world.submit("sftp-a", "s3-b"))
     calls = world.ledger.calls
-    assert sum(calls[c] for c in ("create", "claim", "save", "reserve", "release", "record_part", "renew", "postpone")) == 7
+    assert sum(calls[c] for c in ("create", "claim", "save", "reserve", "release", "record_parts", "renew", "postpone")) == 7
     assert world.limits.calls["acquire"] == 1
 
 

@@ -56,23 +56,50 @@ def named(label: str, warnings: list[logging.LogRecord]) -> list[Any]:
     return [getattr(line, "reason", None) for line in warnings if line.getMessage() == label]
 
 
+def large(world: World) -> Transfer:
+    """Returns a transfer of nine parts, in three lanes."""
+    world.server("sftp-a").put("in/big.bin", b"x" * 9000)
+    return world.submit("sftp-a", "s3-b", path="in/big.bin")
+
+
+def lane(transfer: Transfer, part: int) -> Letter:
+    """Returns the message that sends a lane."""
+    return Letter("eft.parts", "parts", {"v": MESSAGE_FORMAT, "ids": [transfer.id], "part": part}, 0)
+
+
 # -- carry -------------------------------------------------------------------------------------------------------------
 
 
 def test_a_message_is_carried_out_and_what_follows_is_sent(world: World, post: PostOffice) -> None:
-    """A large file's delivery sends a message for each lane: ids and a part's number, nothing else."""
-    world.server("sftp-a").put("in/big.bin", b"x" * 9000)
-    transfer = world.submit("sftp-a", "s3-b", path="in/big.bin")
+    """A large file's delivery sends a message for each lane but its own: ids and a part's number, nothing else."""
+    transfer = large(world)
     carry(Step.DELIVER, [transfer.id], None)
-    assert post.letters() == [
-        Letter("eft.parts", "parts", {"v": MESSAGE_FORMAT, "ids": [transfer.id], "part": part}, 0) for part in (1, 4, 7)
-    ]
+    assert post.letters() == [lane(transfer, 4), lane(transfer, 7)]
+    assert set(world.ledger.parts(transfer.id, attempt=1)) == {1, 2, 3}
     carry(Step.PARTS, [transfer.id], 4)
-    assert set(world.ledger.parts(transfer.id, attempt=1)) == {4, 5, 6}
+    assert set(world.ledger.parts(transfer.id, attempt=1)) == {1, 2, 3, 4, 5, 6}
+    assert state_of(world, transfer) is State.DELIVERING
     assert post.letters() == []
-    carry(Step.PARTS, [transfer.id], 1)
+
+
+def test_the_lane_that_completes_a_file_delivers_it(world: World, post: PostOffice) -> None:
+    """No message has to be waited for, and no slot of the tenant's window stays taken."""
+    transfer = large(world)
+    carry(Step.DELIVER, [transfer.id], None)
     carry(Step.PARTS, [transfer.id], 7)
-    assert post.letters() == [Letter("eft.deliver", "deliver", {"v": MESSAGE_FORMAT, "ids": [transfer.id]}, 0)]
+    carry(Step.PARTS, [transfer.id], 4)
+    assert state_of(world, transfer) is State.SETTLED
+    assert world.server("s3-b").calls["write"] == 9
+    assert world.limits.calls["acquire"] - world.limits.calls["release"] == 0
+
+
+def test_a_worker_that_is_to_leave_goes_on_with_nothing_itself(world: World, post: PostOffice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All lanes are sent."""
+    transfer = large(world)
+    monkeypatch.setattr(base, "draining", lambda: world.ledger.calls["claim"] > 0)
+    carry(Step.DELIVER, [transfer.id], None)
+    assert post.letters() == [lane(transfer, 1), lane(transfer, 4), lane(transfer, 7)]
+    assert world.server("s3-b").calls["write"] == 0
 
 
 def test_a_fire_is_carried_out(world: World, post: PostOffice) -> None:
