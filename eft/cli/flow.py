@@ -44,7 +44,7 @@ def run(
         typer.Option(
             "--quiet-for",
             parser=parse_duration,
-            help="With --watch: end when no new file has come for so long. [default: 15s]",
+            help="With --watch: end, too, when no new file has come for so long, though the run goes on.",
             metavar="DURATION",
         ),
     ] = None,
@@ -65,11 +65,14 @@ def run(
         out.document(fired)
         out.say(f"Flow {found['name']} runs: {fired['fire']}. Follow it: eft transfer watch --flow {found['id']}")
         return
-    watching = RunWatch(api, coming, flow=found["id"], fire=fired["fire"])
-    follow(session_of(ctx), out, watching, timeout=timeout, quiet=quiet or timedelta(seconds=15))
-    fire = watching.outcome()
-    if coming.empty and fire is not None:
-        out.say(f"The run: {outcome(fire)}. Why: eft flow plan {found['id']}")
+    session = session_of(ctx)
+    watching = RunWatch(api, coming, flow=found["id"], fire=fired["fire"], quiet=quiet, monotonic=session.monotonic)
+    follow(session, out, watching, timeout=timeout)
+    watching.conclude()
+    if not watching.ended:
+        out.say(f"The run may go on, and find more: eft flow next {found['id']}")
+    elif watching.fire is not None and not watching.seen:
+        out.say(f"The run: {outcome(watching.fire)}. Why: eft flow plan {found['id']}")
 
 
 @app.command(
