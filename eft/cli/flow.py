@@ -11,7 +11,7 @@ from eft.cli import flow_add, trigger
 from eft.cli.amounts import parse_duration, shown_moment, shown_size
 from eft.cli.failure import EXIT_CODES, examples
 from eft.cli.flow_words import from_words, outcome, show_flow, to_words
-from eft.cli.session import JsonFlag, YesFlag, begin, confirm, session_of
+from eft.cli.session import JsonFlag, YesFlag, begin, confirm, endpoint_names, session_of
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Standing orders: which files go from where to where, and when.", epilog=EXIT_CODES
@@ -94,8 +94,16 @@ def list_flows(
     api, out = begin(ctx, as_json=as_json)
     page = api.listing(path("flows"), limit=limit, cursor=cursor)
     out.document(page)
+    names = endpoint_names(api) if page["items"] and not as_json else {}
     rows = [
-        (item["id"], item["name"], from_words(item), to_words(item), trigger.when(item), "on" if item["enabled"] else "paused")
+        (
+            item["id"],
+            item["name"],
+            from_words(item, names),
+            to_words(item, names),
+            trigger.when(item),
+            "on" if item["enabled"] else "paused",
+        )
         for item in page["items"]
     ]
     out.table(("ID", "NAME", "FROM", "TO", "WHEN", "STATE"), rows, empty="No flows yet: eft flow add --help")
@@ -108,7 +116,8 @@ def show(ctx: typer.Context, flow: Reference, *, as_json: JsonFlag = False) -> N
     api, out = begin(ctx, as_json=as_json)
     found = api.find("flows", flow).body
     out.document(found)
-    show_flow(out, found)
+    if not as_json:
+        show_flow(out, found, names=endpoint_names(api))
 
 
 @app.command(

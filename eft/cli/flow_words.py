@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from eft.cli import trigger
@@ -12,19 +13,19 @@ if TYPE_CHECKING:
     from eft.cli.output import Output
 
 
-def from_words(flow: JsonObject) -> str:
-    """Returns where a flow's files come from, with their pattern."""
+def from_words(flow: JsonObject, names: Mapping[str, str]) -> str:
+    """Returns where a flow's files come from, with their pattern; an endpoint without a name among `names` by its id."""
     selection = flow["selection"]
     pattern = selection["glob"] or selection["regex"] or "*"
-    return f"{flow['source']}:{selection['directory']}/{'**/' if selection['recursive'] else ''}{pattern}"
+    return f"{names.get(flow['source'], flow['source'])}:{selection['directory']}/{'**/' if selection['recursive'] else ''}{pattern}"
 
 
-def to_words(flow: JsonObject) -> str:
-    """Returns where a flow's files go."""
-    return f"{flow['destination']}:{flow['destination_directory']}"
+def to_words(flow: JsonObject, names: Mapping[str, str]) -> str:
+    """Returns where a flow's files go, as from_words()."""
+    return f"{names.get(flow['destination'], flow['destination'])}:{flow['destination_directory']}"
 
 
-def show_flow(out: Output, flow: JsonObject) -> None:
+def show_flow(out: Output, flow: JsonObject, *, names: Mapping[str, str]) -> None:
     """Prints a flow with its selection and policy."""
     selection = flow["selection"]
     stability = selection["stability"]
@@ -48,8 +49,8 @@ def show_flow(out: Output, flow: JsonObject) -> None:
             ("when", trigger.when(flow)),
             ("schedule", trigger.schedule_words(flow)),
             ("expected", _expected(flow)),
-            ("from", from_words(flow)),
-            ("to", to_words(flow)),
+            ("from", from_words(flow, names)),
+            ("to", to_words(flow, names)),
             ("bounds", ", ".join(bound for bound in bounds if bound)),
             *((name, value) for name, value in flow["policy"].items() if name != "retry"),
             ("retry", f"{retry['tries']} tries, pausing {shown_duration(retry['first'])} to {shown_duration(retry['longest'])}"),

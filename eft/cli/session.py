@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,6 +121,21 @@ def warn_of_namesakes(api: Api, out: Output, noun: str, name: str) -> None:
         return
     if number > 1:
         out.note(f"Warning: {number} {noun} have the name '{name}' now: name them by id, or remove one (eft {noun[:-1]} remove ID).")
+
+
+def endpoint_names(api: Api) -> Mapping[str, str]:
+    """Returns by id what endpoints are called, as far as that is known: not those that share their name, for it would find none of them.
+
+    Where the token may not list endpoints, their ids have to do.
+    """
+    from eft.cli.client import path  # noqa: PLC0415 - loads httpx
+
+    try:
+        names = {str(item["id"]): str(item["name"]) for item in api.listing(path("endpoints"))["items"]}
+    except Failure:  # what was asked for is here already
+        return {}
+    number = Counter(names.values())
+    return {id_: name for id_, name in names.items() if number[name] == 1}
 
 
 def confirm(ctx: typer.Context, question: str, *, yes: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,7 +12,7 @@ from eft.cli import policy
 from eft.cli.amounts import parse_duration, shown_moment, shown_size
 from eft.cli.failure import EXIT_CODES, ExitCode, Failure, examples, usage
 from eft.cli.output import Output
-from eft.cli.session import JsonFlag, YesFlag, begin, confirm, session_of
+from eft.cli.session import JsonFlag, YesFlag, begin, confirm, endpoint_names, session_of
 
 if TYPE_CHECKING:
     from eft.cli.client import Api, JsonObject
@@ -166,12 +166,13 @@ def list_transfers(
     found = None if flow is None else api.find("flows", flow).body["id"]
     page = api.listing(path("transfers"), limit=None if everything else limit, cursor=cursor, state=state, flow=found)
     out.document(page)
+    names = endpoint_names(api) if page["items"] and not as_json else {}
     rows = [
         (
             item["id"],
             item["state"],
-            _at(item["source"]),
-            _at(item["destination"]),
+            _at(item["source"], names),
+            _at(item["destination"], names),
             shown_size(item["size"]),
             shown_moment(item["created"]),
             item["reason"],
@@ -195,7 +196,8 @@ def show(
     api, out = begin(ctx, as_json=as_json)
     found = api.get(path("transfers", transfer)).body
     out.document(found)
-    _show(out, found)
+    if not as_json:
+        _show(out, found, names=endpoint_names(api))
 
 
 @app.command(
@@ -316,11 +318,11 @@ def _tell_refused(out: Output, refused: Sequence[JsonObject], *, code: ExitCode 
         raise Failure(f"{len(refused)} refused", code=code)
 
 
-def _at(place: JsonObject) -> str:
-    return f"{place['endpoint']}:{place['path']}"
+def _at(place: JsonObject, names: Mapping[str, str]) -> str:
+    return f"{names.get(place['endpoint'], place['endpoint'])}:{place['path']}"
 
 
-def _show(out: Output, transfer: JsonObject) -> None:
+def _show(out: Output, transfer: JsonObject, *, names: Mapping[str, str]) -> None:
     progress, receipt, policy_ = transfer["progress"], transfer["receipt"], transfer["policy"]
     come = f"{shown_size(progress['bytes_done'])} of {shown_size(progress['bytes_total'])}"
     parts = f", part {progress['parts_done']} of {progress['parts_total']}" if progress["parts_total"] else ""
@@ -329,8 +331,8 @@ def _show(out: Output, transfer: JsonObject) -> None:
         ("state", transfer["state"]),
         ("since", shown_moment(transfer["since"])),
         ("flow", transfer["flow"]),
-        ("from", _at(transfer["source"])),
-        ("to", _at(transfer["destination"])),
+        ("from", _at(transfer["source"], names)),
+        ("to", _at(transfer["destination"], names)),
         ("size", shown_size(transfer["size"])),
         ("policy", f"conflict {policy_['conflict']}, source {policy_['disposition']}, {policy_['priority']}"),
         ("attempts", f"{transfer['attempt']}, {transfer['tries']} failed tries of this step, {transfer['redrives']} re-drives"),
