@@ -118,8 +118,14 @@ def rotate(
     api, out = begin(ctx, as_json=as_json)
     session = session_of(ctx)
     found = api.find("endpoints", endpoint)
+    static = access_key_id is not None or secret_stdin or secret_file is not None
+    ssh = key_file or password_file or passphrase_file or password_stdin or passphrase_stdin or ask_password
     credential: dict[str, str] | None
     if found.body["kind"] == "sftp":
+        if static:
+            raise usage(
+                "An SFTP endpoint's credential is a key or a password", advice="Give --key-file, --password-… or both, and no other."
+            )
         credential = ssh_credential(
             session,
             key_file=key_file,
@@ -130,6 +136,8 @@ def rotate(
             passphrase_file=passphrase_file,
         )
     else:
+        if ssh:
+            raise usage("An S3 endpoint's credential is a static key", advice="Give --access-key-id, and no key, password or passphrase.")
         credential = s3_credential(session, access_key_id=access_key_id, secret_stdin=secret_stdin, secret_file=secret_file)
         if credential is None:
             raise usage("An S3 endpoint's credential is a static key", advice="Add --access-key-id.")

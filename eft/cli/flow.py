@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from eft.cli import flow_add, trigger
-from eft.cli.amounts import parse_duration, shown_moment, shown_size
-from eft.cli.failure import EXIT_CODES, examples
+from eft.cli.amounts import parse_duration, parse_moment, shown_moment, shown_size
+from eft.cli.failure import EXIT_CODES, examples, usage
 from eft.cli.flow_words import from_words, outcome, show_flow, to_words
 from eft.cli.session import JsonFlag, YesFlag, begin, confirm, endpoint_names, session_of
 
@@ -54,6 +54,8 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a flow now, rather than at its next fire."""
+    if not watch and (quiet is not None or timeout is not None):
+        raise usage("--quiet-for and --timeout go with --watch", advice="Add --watch.")
     from eft.cli.client import new_key, path  # noqa: PLC0415 - loads httpx
     from eft.cli.watch import FlowWatch, RunWatch, follow  # noqa: PLC0415 - as above
 
@@ -185,8 +187,8 @@ def backfill(
     ctx: typer.Context,
     flow: Reference,
     *,
-    begin_at: Annotated[str, typer.Option("--from", help="Files modified from then on …", metavar="TIME")],
-    end_at: Annotated[str, typer.Option("--until", help="… and before this time.", metavar="TIME")],
+    begin_at: Annotated[str, typer.Option("--from", parser=parse_moment, help="Files modified from then on …", metavar="TIME")],
+    end_at: Annotated[str, typer.Option("--until", parser=parse_moment, help="… and before this time.", metavar="TIME")],
     as_json: JsonFlag = False,
 ) -> None:
     """Run a flow now for files of a time in the past, whatever their age. What was moved before is not moved again."""

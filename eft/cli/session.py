@@ -21,7 +21,19 @@ if TYPE_CHECKING:
 
     from eft.cli.client import Api
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+
+def _remember(ctx: typer.Context, as_json: bool) -> bool:  # noqa: FBT001 - as the framework calls it
+    """Keeps how the command speaks and which options it has, for whatever goes wrong from here on."""
+    session = ctx.find_object(Session)
+    if session is not None:
+        session.as_json = as_json
+        session.options = frozenset(option for parameter in ctx.command.params for option in parameter.opts)
+    return as_json
+
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", callback=_remember, is_eager=True, help="Print JSON on standard output, and nothing else there.")
+]
 YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -42,6 +54,8 @@ class Session:
     api_url: str | None = None
     profile_name: str = DEFAULT_PROFILE
     as_json: bool = False
+    options: frozenset[str] = frozenset()
+    """Those of the command."""
 
     @property
     def config_path(self) -> Path:
@@ -100,13 +114,12 @@ def session_of(ctx: typer.Context) -> Session:
 
 
 def begin(ctx: typer.Context, *, as_json: bool) -> tuple[Api, Output]:
-    """Returns the client and the voice of a command; from here on its failures are told the way it speaks.
+    """Returns the client and the voice of a command.
 
     Raises:
         Failure: no address or no token is known.
     """
     session = session_of(ctx)
-    session.as_json = as_json
     out = Output(as_json=as_json)
     api = session.api(out=out)
     ctx.call_on_close(api.close)
