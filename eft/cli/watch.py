@@ -31,6 +31,8 @@ PATIENCE: Final = 60.0
 """Seconds for which a watch rides through an API that cannot be reached."""
 LISTED_WITHIN: Final = 60.0
 """Seconds within which a list shows what an ended run has found: an index lags, and the other region adopts what is at home there."""
+REFUSED_WITHIN: Final = 5.0
+"""Seconds for the same where only names were refused: those of earlier runs are counted, too, and never come."""
 ROWS_KEPT: Final = 6
 """Rows of the screen left for the heading, the sum and the shell."""
 
@@ -164,7 +166,7 @@ class RunWatch:
             self._changed = self._monotonic()
         if not transfers:
             self._refuse_failed()
-        if self.ended and self.seen >= self._made:
+        if self.ended and self.seen >= self._number("created") + self._number("refused"):
             self._whole = True
             self._transfers.close()
         return transfers
@@ -173,7 +175,11 @@ class RunWatch:
         """Returns whether others may come: the run goes on and is not quiet for too long, or not all that it has made is listed yet."""
         if self._whole:
             return False
-        longest = self._quiet if self.fire is not None and not self.ended else LISTED_WITHIN
+        longest: float | None = LISTED_WITHIN
+        if self.fire is not None and not self.ended:
+            longest = self._quiet
+        elif self.ended and self.seen >= self._number("created"):
+            longest = REFUSED_WITHIN
         return longest is None or self._monotonic() - self._changed < longest
 
     def conclude(self) -> None:
@@ -183,17 +189,17 @@ class RunWatch:
             Failure: NEGATIVE when it has failed, or has made transfers that were not seen.
         """
         self._refuse_failed()
-        if self.seen < self._made:
+        made = self._number("created")
+        if self.seen < made:
             raise Failure(
-                f"{self.seen} of {self._made} transfers that the run has made are listed",
+                f"{self.seen} of {made} transfers that the run has made are listed",
                 code=ExitCode.NEGATIVE,
                 advice=f"They are on record and go on. Look again: eft transfer list --flow {self._flow}",
             )
 
-    @property
-    def _made(self) -> int:
+    def _number(self, what: str) -> int:
         files = None if self.fire is None else self.fire["files"]
-        return int((files or {}).get("created", 0))
+        return int((files or {}).get(what, 0))
 
     def _refuse_failed(self) -> None:
         if self.fire is not None and self.fire["error"]:

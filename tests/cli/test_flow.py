@@ -217,10 +217,11 @@ def test_removes_a_flow(desk: Desk) -> None:
 
 
 def test_runs_a_flow(desk: Desk, server: FakeServer) -> None:
-    """A run is asked for and its discover queued."""
+    """A run is asked for and its discover queued; until then it is under way."""
     desk.run(*ADD)
     assert "eft transfer watch --flow fl-" in desk.run("flow", "run", "invoices").stdout
     assert len(desk.world.queue) == 1
+    assert "under way" in desk.run("flow", "next", "invoices").stdout
     assert desk.json("flow", "run", "invoices")["fire"]
 
 

@@ -269,6 +269,19 @@ def test_what_a_run_has_made_is_waited_for(desk: Desk, server: FakeServer, times
     assert sum(desk.naps) < 70
 
 
+def test_a_name_that_a_run_refuses_is_waited_for(desk: Desk, server: FakeServer) -> None:
+    """It is no success, also where the list shows it late; where it was refused by an earlier run, some seconds are all that is waited."""
+    flow = desk.world.flow("sftp-a", "s3-a", name_template="{name}" * 10)
+    server.put("in/" + "a" * 120, b"a")
+    desk.transport = Lagging(desk.transport, times=4)
+    first = desk.run("flow", "run", flow.id, "--watch")
+    assert (first.exit_code, "1 of 1 did not settle" in first.stderr) == (1, True)
+    desk.naps.clear()
+    again = desk.run("flow", "run", flow.id, "--watch")
+    assert (again.exit_code, "1 refused" in again.stdout) == (0, True)
+    assert sum(desk.naps) < 10
+
+
 def row(number: int, state: str, *, size: int | None = 100, done: int = 0, into: str | None = None) -> dict[str, Any]:
     """Returns a transfer as the API shows it, as far as the screen looks."""
     return {
