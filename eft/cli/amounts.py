@@ -27,7 +27,10 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None or match[2].upper() not in _UNITS:
         raise typer.BadParameter(f"'{text}' is no size; write for example 500, 64K, 10MiB or 1.5GB")
-    return round(float(match[1]) * _UNITS[match[2].upper()])
+    try:
+        return round(float(match[1]) * _UNITS[match[2].upper()])
+    except OverflowError:
+        raise typer.BadParameter(f"'{text}' is too large") from None
 
 
 def parse_duration(text: str) -> timedelta:
@@ -39,7 +42,26 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text.strip())
     if match is None or not any(match.groups()):
         raise typer.BadParameter(f"'{text}' is no duration; write for example 90s, 5m, 1h30m or 2d")
-    return _duration([int(amount or 0) for amount in match.groups()])
+    try:
+        return _duration([int(amount or 0) for amount in match.groups()])
+    except (OverflowError, ValueError):  # more than timedelta holds, or than int() reads
+        raise typer.BadParameter(f"'{text}' is too long") from None
+
+
+def parse_moment(text: str) -> str:
+    """Returns a time as it was written, which the API takes as ISO 8601 has it.
+
+    Raises:
+        typer.BadParameter: it is no time, or has no zone.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        what = "is no time" if moment is None else "has no time zone"
+        raise typer.BadParameter(f"'{text}' {what}; write for example 2025-12-24T18:00:00Z or 2025-12-24T18:00:00+01:00")
+    return text.strip()
 
 
 def iso(duration: timedelta) -> str:

@@ -42,8 +42,13 @@ def windows_words(endpoint: JsonObject) -> str:
 
 
 def _window(text: str) -> dict[str, object]:
+    wrong = usage(f"--bandwidth '{text}' is no window", advice="Write 08:00-18:00=10MiB, or 08:00-18:00=10MiB@Europe/Berlin.")
     match = _WINDOW.fullmatch(text)
     if match is None:
-        raise usage(f"--bandwidth '{text}' is no window", advice="Write 08:00-18:00=10MiB, or 08:00-18:00=10MiB@Europe/Berlin.")
+        raise wrong
     begin, end, size, zone = match.groups()
-    return {"begin": begin, "end": end, "bytes_per_second": parse_size(size), "timezone": zone or "UTC"}
+    try:
+        rate = parse_size(size)
+    except typer.BadParameter:
+        raise wrong from None
+    return {"begin": begin, "end": end, "bytes_per_second": rate, "timezone": zone or "UTC"}

@@ -44,7 +44,14 @@ class Answer:
 
 
 def path(*segments: str) -> str:
-    """Returns the API path of these segments, each quoted whole: an id never becomes two."""
+    """Returns the API path of these segments, each quoted whole: an id never becomes two, or none.
+
+    Raises:
+        Failure: USAGE: a segment is empty, or would lead elsewhere.
+    """
+    for segment in segments:
+        if segment in {"", ".", ".."}:
+            raise usage(f"'{segment}' is no id", advice="Give one that `list` shows; a variable of your shell may be empty.")
     return PREFIX + "".join("/" + quote(segment, safe="") for segment in segments)
 
 

@@ -53,14 +53,14 @@ def ssh_credential(
     credential: dict[str, str] = {}
     if key_file is not None:
         credential["private_key"] = _read_key(key_file)
-        passphrase = _given(passphrase_file, stdin=passphrase_stdin)
+        passphrase = _given(passphrase_file, stdin=passphrase_stdin, option="--passphrase")
         if passphrase is None and is_encrypted(credential["private_key"]):
             passphrase = _ask(session, f"Passphrase of {key_file}", instead="--passphrase-stdin or --passphrase-file")
         if passphrase is not None:
             credential["passphrase"] = passphrase
     elif passphrase_stdin or passphrase_file is not None:
         raise usage("A passphrase goes with a key", advice="Add --key-file.")
-    password = _given(password_file, stdin=password_stdin)
+    password = _given(password_file, stdin=password_stdin, option="--password")
     if password is None and (ask_password or key_file is None):
         password = _ask(session, "Password", instead="--password-stdin, --password-file or --key-file")
     if password is not None:
@@ -74,7 +74,7 @@ def s3_credential(session: Session, *, access_key_id: str | None, secret_stdin: 
     Raises:
         Failure: the secret is not given and nobody is there to ask, or it is given without its id.
     """
-    secret = _given(secret_file, stdin=secret_stdin)
+    secret = _given(secret_file, stdin=secret_stdin, option="--secret-key")
     if access_key_id is None:
         if secret is not None:
             raise usage("A secret access key goes with its id", advice="Add --access-key-id.")
@@ -99,29 +99,29 @@ def is_encrypted(key: str) -> bool:
 
 
 def _read_key(path: Path) -> str:
-    text = _read(path)
+    text = _read(path, option="--key-file")
     if "PRIVATE KEY-----" not in text:
         hint = "That is a public key: give the file without .pub." if text.startswith(("ssh-", "ecdsa-")) else "Convert it with ssh-keygen."
         raise usage(f"{path} holds no OpenSSH or PEM private key", advice=hint)
     return text
 
 
-def _given(path: Path | None, *, stdin: bool) -> str | None:
+def _given(path: Path | None, *, stdin: bool, option: str) -> str | None:
     if path is not None and stdin:
-        raise usage("A secret comes from standard input or from a file, not from both")
+        raise usage("A secret comes from standard input or from a file, not from both", advice=f"Give {option}-stdin or {option}-file.")
     if path is not None:
-        return _line(_read(path), str(path))
+        return _line(_read(path, option=f"{option}-file"), str(path))
     return _line(sys.stdin.readline(), "standard input") if stdin else None
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, *, option: str) -> str:
     try:
         with path.open(encoding="utf-8") as file:
             return file.read(KEY_LIMIT)
     except UnicodeDecodeError:
-        raise usage(f"{path} is no text") from None
+        raise usage(f"{option}: {path} is no text") from None
     except OSError as error:
-        raise usage(f"{path} cannot be read: {error.strerror}") from None
+        raise usage(f"{option}: {path} cannot be read: {error.strerror}") from None
 
 
 def _line(text: str, where: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from eft.cli import host_keys
+from eft.cli import endpoint_add, host_keys
 from eft.cli.amounts import shown_moment
-from eft.cli.bandwidth import Windows, windows_of, windows_words
+from eft.cli.bandwidth import windows_words
 from eft.cli.credentials import (
     AccessKeyId,
     AskPassword,
@@ -26,136 +25,16 @@ from eft.cli.credentials import (
 from eft.cli.failure import EXIT_CODES, ExitCode, Failure, examples, usage
 from eft.cli.host_keys import HostKeyOption, PinOption
 from eft.cli.output import Output
-from eft.cli.session import JsonFlag, Session, YesFlag, begin, confirm, session_of, warn_of_namesakes
+from eft.cli.probing import TestFlag, conclude, end_with, probe, show_report
+from eft.cli.session import JsonFlag, YesFlag, begin, confirm, session_of
 
 if TYPE_CHECKING:
-    from eft.cli.client import Api, JsonObject
+    from eft.cli.client import JsonObject
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Where files live: SFTP servers and S3 buckets.", epilog=EXIT_CODES)
-add = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Onboard an endpoint with its credential.")
-app.add_typer(add, name="add")
+app.add_typer(endpoint_add.app, name="add")
 
 Reference = Annotated[str, typer.Argument(metavar="ENDPOINT", help="Id or name.")]
-MaxConnections = Annotated[int | None, typer.Option("--max-connections", help="At once, across all workers. [default: 8]", min=1, max=256)]
-TestFlag = Annotated[bool, typer.Option("--test/--no-test", help="Test the connection afterwards.")]
-
-
-@add.command(
-    "sftp",
-    epilog=examples(
-        "eft endpoint add sftp acme-in --host sftp.acme.example -u eft --key-file ~/.ssh/id_ed25519",
-        "eft endpoint add sftp acme-in --host sftp.acme.example -u eft --password-file ./secret --pin SHA256:47DEQp…",
-        "pass acme | eft endpoint add sftp acme-in --host 10.0.0.7 -u eft --password-stdin --host-key 'ssh-ed25519 AAAA…' --json",
-    ),
-)
-def add_sftp(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What you call it.")],
-    *,
-    host: Annotated[str, typer.Option("--host", help="DNS name or IP address.")],
-    username: Annotated[str, typer.Option("--username", "-u", help="User at the server.")],
-    port: Annotated[int, typer.Option("--port", "-p", help="TCP port.", min=1, max=65535, show_default=True)] = 22,
-    root: Annotated[str, typer.Option("--root", help="Directory that all paths lie below.", show_default=True)] = "/",
-    key_file: KeyFile = None,
-    passphrase_stdin: PassphraseStdin = False,
-    passphrase_file: PassphraseFile = None,
-    password_stdin: PasswordStdin = False,
-    password_file: PasswordFile = None,
-    ask_password: AskPassword = False,
-    host_key: HostKeyOption = None,
-    pins: PinOption = None,
-    rename: Annotated[
-        Literal["auto", "posix", "plain"] | None, typer.Option("--rename", help="How a delivered file gets its name. [default: auto]")
-    ] = None,
-    max_connections: MaxConnections = None,
-    bandwidth: Windows = None,
-    test: TestFlag = True,
-    as_json: JsonFlag = False,
-) -> None:
-    """Onboard an SFTP server: test it, show its host keys, pin those that you confirm.
-
-    Without a pinned host key the endpoint can be tested but moves nothing. Scripts name the key with --host-key, or with --pin
-    and the fingerprint that the server's owner told them.
-    """
-    pinned = [host_keys.parse_host_key(line) for line in host_key or ()]
-    if pins and not test:
-        raise usage("--pin needs the test, which shows the server's keys", advice="Leave --no-test out, or give --host-key.")
-    api, out = begin(ctx, as_json=as_json)
-    credential = ssh_credential(
-        session_of(ctx),
-        key_file=key_file,
-        password_stdin=password_stdin,
-        password_file=password_file,
-        ask_password=ask_password,
-        passphrase_stdin=passphrase_stdin,
-        passphrase_file=passphrase_file,
-    )
-    body: dict[str, object] = {
-        "kind": "sftp",
-        "name": name,
-        "host": host,
-        "port": port,
-        "username": username,
-        "root": root,
-        "host_keys": pinned,
-        "credential": credential,
-    }
-    _onboard(
-        session_of(ctx),
-        api,
-        out,
-        body=_with(body, rename=rename, max_connections=max_connections, bandwidth=windows_of(bandwidth)),
-        pins=pins or (),
-        test=test,
-    )
-
-
-@add.command(
-    "s3",
-    epilog=examples(
-        "eft endpoint add s3 archive --bucket acme-archive --region us-gov-west-1 --role-arn arn:aws-us-gov:iam::…:role/eft",
-        "eft endpoint add s3 lab --bucket lab --region us-east-1 --endpoint-url https://s3.lab.example --access-key-id lab",
-    ),
-)
-def add_s3(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What you call it.")],
-    *,
-    bucket: Annotated[str, typer.Option("--bucket", help="Bucket.")],
-    region: Annotated[str, typer.Option("--region", help="Region of the bucket.")],
-    prefix: Annotated[str, typer.Option("--prefix", help="Prefix that all keys lie below.")] = "",
-    role_arn: Annotated[
-        str | None,
-        typer.Option(
-            "--role-arn",
-            help="Role to assume; else the credential, else the engine's own role for buckets that its operator lends you.",
-            metavar="ARN",
-        ),
-    ] = None,
-    kms_key: Annotated[str | None, typer.Option("--kms-key", help="Key for SSE-KMS.", metavar="KEY")] = None,
-    endpoint_url: Annotated[str | None, typer.Option("--endpoint-url", help="Address of an S3-compatible store.", metavar="URL")] = None,
-    access_key_id: AccessKeyId = None,
-    secret_stdin: SecretStdin = False,
-    secret_file: SecretFile = None,
-    max_connections: MaxConnections = None,
-    bandwidth: Windows = None,
-    test: TestFlag = True,
-    as_json: JsonFlag = False,
-) -> None:
-    """Onboard a bucket of S3 or of an S3-compatible store."""
-    api, out = begin(ctx, as_json=as_json)
-    credential = s3_credential(session_of(ctx), access_key_id=access_key_id, secret_stdin=secret_stdin, secret_file=secret_file)
-    body: dict[str, object] = {"kind": "s3", "name": name, "bucket": bucket, "region": region, "prefix": prefix}
-    body = _with(
-        body,
-        role_arn=role_arn,
-        kms_key=kms_key,
-        endpoint_url=endpoint_url,
-        credential=credential,
-        max_connections=max_connections,
-        bandwidth=windows_of(bandwidth),
-    )
-    _onboard(session_of(ctx), api, out, body=body, pins=(), test=test)
 
 
 @app.command(
@@ -164,16 +43,16 @@ def add_s3(
         "eft endpoint test acme-in",
     ),
 )
-def probe(ctx: typer.Context, endpoint: Reference, *, as_json: JsonFlag = False) -> None:
+def try_out(ctx: typer.Context, endpoint: Reference, *, as_json: JsonFlag = False) -> None:
     """Connect, check the host key, log in, list; show what was seen. Exit code 1 when a check fails."""
     api, out = begin(ctx, as_json=as_json)
     found = api.find("endpoints", endpoint).body
-    report = _probe(api, out, found)
+    report = probe(api, out, found)
     out.document(report)
-    _show_report(out, report, endpoint=found)
+    show_report(out, report, endpoint=found)
     if host_keys.unpinned(found):
         out.say(f"It moves nothing until a key is pinned: eft endpoint pin {found['id']}")
-    _end_with(report)
+    end_with(report)
 
 
 @app.command(
@@ -200,7 +79,7 @@ def pin(
     if found["kind"] != "sftp":
         raise usage(f"{found['name']} has no host keys: it is no SFTP endpoint")
     if pins or not keys:
-        report = _probe(api, out, found)
+        report = probe(api, out, found)
         host_keys.show(out, report["host_keys"], endpoint=found)
         keys += host_keys.choose(session_of(ctx), out, shown=report["host_keys"], fingerprints=pins or ())
     if not keys:
@@ -239,8 +118,14 @@ def rotate(
     api, out = begin(ctx, as_json=as_json)
     session = session_of(ctx)
     found = api.find("endpoints", endpoint)
+    static = access_key_id is not None or secret_stdin or secret_file is not None
+    ssh = key_file or password_file or passphrase_file or password_stdin or passphrase_stdin or ask_password
     credential: dict[str, str] | None
     if found.body["kind"] == "sftp":
+        if static:
+            raise usage(
+                "An SFTP endpoint's credential is a key or a password", advice="Give --key-file, --password-… or both, and no other."
+            )
         credential = ssh_credential(
             session,
             key_file=key_file,
@@ -251,12 +136,14 @@ def rotate(
             passphrase_file=passphrase_file,
         )
     else:
+        if ssh:
+            raise usage("An S3 endpoint's credential is a static key", advice="Give --access-key-id, and no key, password or passphrase.")
         credential = s3_credential(session, access_key_id=access_key_id, secret_stdin=secret_stdin, secret_file=secret_file)
         if credential is None:
             raise usage("An S3 endpoint's credential is a static key", advice="Add --access-key-id.")
     changed = api.change("PATCH", path("endpoints", found.body["id"]), {"credential": credential}, etag=found.etag).body
     out.say(f"Endpoint {changed['name']} has its new credential.")
-    _conclude(out, changed, report=_probe(api, out, changed) if test else None)
+    conclude(out, changed, report=probe(api, out, changed) if test else None)
 
 
 @app.command(
@@ -318,68 +205,6 @@ def address(endpoint: JsonObject) -> str:
     return f"s3://{endpoint['bucket']}/{endpoint['prefix']}"
 
 
-def _onboard(session: Session, api: Api, out: Output, *, body: JsonObject, pins: Sequence[str], test: bool) -> None:
-    from eft.cli.client import path  # noqa: PLC0415 - loads httpx
-
-    endpoint = api.post(path("endpoints"), body).body
-    out.say(f"Endpoint {endpoint['name']} is added: {endpoint['id']}")
-    for warning in endpoint.get("warnings") or ():
-        out.note(f"Warning: {warning['message']}")
-    warn_of_namesakes(api, out, "endpoints", str(endpoint["name"]))
-    report = _probe(api, out, endpoint) if test else None
-    if report and report["host_keys"] and host_keys.unpinned(endpoint):
-        if session.interactive():
-            host_keys.show(out, report["host_keys"], endpoint=endpoint)
-        keys = host_keys.choose(session, out, shown=report["host_keys"], fingerprints=pins)
-        if keys:
-            endpoint = host_keys.pin(api, endpoint, keys=keys)
-            report = _probe(api, out, endpoint)
-    _conclude(out, endpoint, report=report)
-
-
-def _conclude(out: Output, endpoint: JsonObject, *, report: JsonObject | None) -> None:
-    out.document({"endpoint": endpoint, "test": report})
-    if report is None:
-        return
-    _show_report(out, report, endpoint=endpoint)
-    if host_keys.unpinned(endpoint) and not report["host_keys"]:
-        again = f"eft endpoint test {endpoint['id']}"
-        remove = f"eft endpoint remove {endpoint['id']}"
-        raise Failure(
-            "The connection test failed, and no host key is pinned: the endpoint moves nothing yet",
-            code=ExitCode.NEGATIVE,
-            advice=f"See the failed check above. Test it again: {again}; if the address is wrong: {remove}, and add it anew.",
-        )
-    if host_keys.unpinned(endpoint):
-        raise Failure(
-            "No host key is pinned: the endpoint moves nothing yet",
-            code=ExitCode.NEGATIVE,
-            advice=f"Confirm a key with the server's owner, then: eft endpoint pin {endpoint['id']}",
-        )
-    _end_with(report)
-
-
-def _probe(api: Api, out: Output, endpoint: JsonObject) -> JsonObject:
-    from eft.cli.client import path  # noqa: PLC0415 - loads httpx
-
-    with out.waiting(f"Testing {endpoint['name']} …"):
-        return api.post(path("endpoints", endpoint["id"], "test")).body
-
-
-def _show_report(out: Output, report: JsonObject, *, endpoint: JsonObject) -> None:
-    rows = [("ok" if check["ok"] else "failed", check["name"], check["message"]) for check in report["checks"]]
-    out.table(("", "CHECK", "SEEN"), rows, empty="Nothing was checked.")
-    if endpoint["kind"] == "sftp":
-        host_keys.show(out, report["host_keys"], endpoint=endpoint)
-    if report["capabilities"]:
-        out.say("Server: " + ", ".join(f"{name} {value}" for name, value in report["capabilities"].items()))
-
-
-def _end_with(report: JsonObject) -> None:
-    if not report["ok"]:
-        raise Failure("The connection test failed", code=ExitCode.NEGATIVE, advice="See the failed check above.")
-
-
 def _readiness(endpoint: JsonObject) -> str:
     if endpoint["kind"] != "sftp":
         return "–"
@@ -393,7 +218,3 @@ def _show(out: Output, endpoint: JsonObject) -> None:
     out.pairs([*shown, ("bandwidth", windows_words(endpoint)), ("created", shown_moment(endpoint["created"]))])
     if endpoint["kind"] == "sftp":
         host_keys.show(out, endpoint["host_keys"], endpoint=endpoint)
-
-
-def _with(body: dict[str, object], **given: object) -> dict[str, object]:
-    return body | {name: value for name, value in given.items() if value is not None}

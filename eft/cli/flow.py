@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from eft.cli import policy, selecting, trigger
-from eft.cli.amounts import parse_duration, shown_duration, shown_moment, shown_size
+from eft.cli import flow_add, trigger
+from eft.cli.amounts import parse_duration, parse_moment, shown_moment, shown_size
 from eft.cli.failure import EXIT_CODES, examples, usage
-from eft.cli.output import Output
-from eft.cli.session import JsonFlag, YesFlag, begin, confirm, session_of, warn_of_namesakes
-
-if TYPE_CHECKING:
-    from eft.cli.client import JsonObject
+from eft.cli.flow_words import from_words, outcome, show_flow, to_words
+from eft.cli.session import JsonFlag, YesFlag, begin, confirm, endpoint_names, session_of
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Standing orders: which files go from where to where, and when.", epilog=EXIT_CODES
@@ -24,139 +21,7 @@ _OUTLOOKS = {"move": "would move", "wait": "wait", "refuse": "cannot be moved", 
 Reference = Annotated[str, typer.Argument(metavar="FLOW", help="Id or name.")]
 
 
-def _place_help(which: str) -> str:
-    return f"{which} endpoint (id or name), and optionally a directory below its root."
-
-
-@app.command(
-    "add",
-    epilog=examples(
-        "eft flow add invoices --from acme-in:outbox --to archive:invoices --glob '*.csv' --every 5m --dispose delete",
-        "eft flow add nightly --from archive --to partner:/in --recursive --cron '30 2 * * *' --timezone Europe/Berlin --holidays DE-BY",
-        "eft flow add orders --from shop-bucket:orders --to partner:/in --on-arrival",
-        "eft flow add slow --from acme-in --to archive --every 1m --exclude '*.tmp' --looks 3 --expect-by '0 6 * * 1-5'",
-        "eft flow add dated --from acme-in --to archive --name '{date:%Y/%m/%d}/{name}' --conflict rename",
-    ),
-)
-def add(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What you call it.")],
-    *,
-    source: Annotated[str, typer.Option("--from", help=_place_help("Source"), metavar="ENDPOINT[:DIRECTORY]")],
-    destination: Annotated[str, typer.Option("--to", help=_place_help("Destination"), metavar="ENDPOINT[:DIRECTORY]")],
-    glob: selecting.Glob = None,
-    regex: selecting.Regex = None,
-    exclude: selecting.Exclude = None,
-    recursive: selecting.Recursive = False,
-    max_depth: selecting.MaxDepth = None,
-    min_size: selecting.MinSize = None,
-    max_size: selecting.MaxSize = None,
-    min_age: selecting.MinAge = None,
-    max_age: selecting.MaxAge = None,
-    forget_after: selecting.ForgetAfter = None,
-    looks: selecting.Looks = None,
-    looks_apart: selecting.LooksApart = None,
-    done_marker: selecting.DoneMarker = None,
-    every: trigger.Every = None,
-    cron: trigger.CronOption = None,
-    at: trigger.At = None,
-    on_arrival: trigger.OnArrival = False,
-    listed_every: trigger.ListedEvery = None,
-    timezone: trigger.Timezone = None,
-    workdays: trigger.Workdays = False,
-    holidays: trigger.Holidays = None,
-    closed: trigger.Closed = None,
-    blackout: trigger.Blackouts = None,
-    misfire: trigger.Misfire = None,
-    jitter: trigger.Jitter = None,
-    expect_by: trigger.ExpectBy = None,
-    expect_files: trigger.ExpectFiles = None,
-    expect_within: trigger.ExpectWithin = None,
-    warn_before: trigger.WarnBefore = None,
-    name_template: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            help="Destination name, of {path} {name} {stem} {suffix} {directory} {date:%Y-%m-%d} {flow} {transfer}. [default: {path}]",
-            metavar="TEMPLATE",
-        ),
-    ] = None,
-    conflict: policy.Conflict = None,
-    dispose: policy.Dispose = None,
-    archive_to: policy.ArchiveTo = None,
-    create_directories: policy.CreateDirectories = None,
-    checksum: policy.Checksum = None,
-    sidecar: policy.Sidecar = False,
-    staging: policy.Staging = None,
-    receiver_removes: policy.ReceiverRemoves = False,
-    priority: policy.Priority = None,
-    tries: policy.Tries = None,
-    paused: Annotated[bool, typer.Option("--paused", help="Add it paused.")] = False,
-    as_json: JsonFlag = False,
-) -> None:
-    """Add a flow. Without --every, --cron, --at or --on-arrival it runs when somebody asks: `eft flow run`."""
-    schedule = trigger.schedule_of(workdays=workdays, holidays=holidays, closed=closed, blackouts=blackout, misfire=misfire, jitter=jitter)
-    expected = trigger.expected_of(
-        by=expect_by,
-        files=expect_files,
-        within=expect_within,
-        warn_before=warn_before,
-        timezone=timezone,
-        calendar=schedule.get("calendar"),
-    )
-    if timezone is not None and every is None and cron is None and at is None and expected is None:
-        raise usage("--timezone goes with --cron, --every, --at or --expect-by")
-    triggered = trigger.trigger_of(
-        every=every, cron=cron, at=at, on_arrival=on_arrival, listed_every=listed_every, timezone=timezone, schedule=schedule
-    )
-    taken = policy.policy_of(
-        conflict=conflict,
-        dispose=dispose,
-        archive_to=archive_to,
-        create_directories=create_directories,
-        checksum=checksum,
-        sidecar=sidecar,
-        staging=staging,
-        receiver_removes=receiver_removes,
-        priority=priority,
-        tries=tries,
-        name_template=name_template,
-    )
-    from_endpoint, directory = policy.place(source, option="--from")
-    to_endpoint, to_directory = policy.place(destination, option="--to")
-    from eft.cli.client import new_key, path  # noqa: PLC0415 - loads httpx
-
-    api, out = begin(ctx, as_json=as_json)
-    selection = selecting.selection_of(
-        directory=directory,
-        glob=glob,
-        regex=regex,
-        exclude=exclude,
-        recursive=recursive,
-        max_depth=max_depth,
-        sizes=(min_size, max_size),
-        ages=(min_age, max_age, forget_after),
-        looks=looks,
-        looks_apart=looks_apart,
-        done_marker=done_marker,
-    )
-    body = {
-        "name": name,
-        "source": api.find("endpoints", from_endpoint).body["id"],
-        "destination": api.find("endpoints", to_endpoint).body["id"],
-        "destination_directory": to_directory,
-        "selection": selection,
-        "policy": taken,
-        "trigger": triggered,
-        "expected": expected,
-        "enabled": not paused,
-    }
-    flow = api.post(path("flows"), body, key=new_key()).body
-    out.document(flow)
-    out.say(f"Flow {flow['name']} is added: {flow['id']} ({trigger.when(flow)})")
-    for warning in flow["warnings"]:
-        out.say(f"Warning: {warning}.")
-    warn_of_namesakes(api, out, "flows", str(flow["name"]))
+app.command("add", epilog=flow_add.EXAMPLES)(flow_add.add)
 
 
 @app.command(
@@ -179,7 +44,7 @@ def run(
         typer.Option(
             "--quiet-for",
             parser=parse_duration,
-            help="With --watch: end when no new file has come for so long. [default: 15s]",
+            help="With --watch: end, too, when no new file has come for so long, though the run goes on.",
             metavar="DURATION",
         ),
     ] = None,
@@ -189,6 +54,8 @@ def run(
     as_json: JsonFlag = False,
 ) -> None:
     """Run a flow now, rather than at its next fire."""
+    if not watch and (quiet is not None or timeout is not None):
+        raise usage("--quiet-for and --timeout go with --watch", advice="Add --watch.")
     from eft.cli.client import new_key, path  # noqa: PLC0415 - loads httpx
     from eft.cli.watch import FlowWatch, RunWatch, follow  # noqa: PLC0415 - as above
 
@@ -200,11 +67,14 @@ def run(
         out.document(fired)
         out.say(f"Flow {found['name']} runs: {fired['fire']}. Follow it: eft transfer watch --flow {found['id']}")
         return
-    watching = RunWatch(api, coming, flow=found["id"], fire=fired["fire"])
-    follow(session_of(ctx), out, watching, timeout=timeout, quiet=quiet or timedelta(seconds=15))
-    fire = watching.outcome()
-    if coming.empty and fire is not None:
-        out.say(f"The run: {_outcome(fire)}. Why: eft flow plan {found['id']}")
+    session = session_of(ctx)
+    watching = RunWatch(api, coming, flow=found["id"], fire=fired["fire"], quiet=quiet, monotonic=session.monotonic)
+    follow(session, out, watching, timeout=timeout)
+    watching.conclude()
+    if not watching.ended:
+        out.say(f"The run may go on, and find more: eft flow next {found['id']}")
+    elif watching.fire is not None and not watching.seen:
+        out.say(f"The run: {outcome(watching.fire)}. Why: eft flow plan {found['id']}")
 
 
 @app.command(
@@ -226,8 +96,16 @@ def list_flows(
     api, out = begin(ctx, as_json=as_json)
     page = api.listing(path("flows"), limit=limit, cursor=cursor)
     out.document(page)
+    names = endpoint_names(api) if page["items"] and not as_json else {}
     rows = [
-        (item["id"], item["name"], _from(item), _to(item), trigger.when(item), "on" if item["enabled"] else "paused")
+        (
+            item["id"],
+            item["name"],
+            from_words(item, names),
+            to_words(item, names),
+            trigger.when(item),
+            "on" if item["enabled"] else "paused",
+        )
         for item in page["items"]
     ]
     out.table(("ID", "NAME", "FROM", "TO", "WHEN", "STATE"), rows, empty="No flows yet: eft flow add --help")
@@ -240,7 +118,8 @@ def show(ctx: typer.Context, flow: Reference, *, as_json: JsonFlag = False) -> N
     api, out = begin(ctx, as_json=as_json)
     found = api.find("flows", flow).body
     out.document(found)
-    _show(out, found)
+    if not as_json:
+        show_flow(out, found, names=endpoint_names(api))
 
 
 @app.command(
@@ -293,7 +172,7 @@ def next_fires(
     fires = api.get(path("flows", found["id"], "fires"), limit=count).body
     out.document(fires)
     rows = [(shown_moment(at), "to come", "") for at in fires["coming"]]
-    rows += [(shown_moment(fire["at"]), fire["kind"], _outcome(fire)) for fire in fires["latest"]]
+    rows += [(shown_moment(fire["at"]), fire["kind"], outcome(fire)) for fire in fires["latest"]]
     nothing = "runs by no schedule" if found["enabled"] else "is paused"
     out.table(("TIME", "FIRE", "FILES"), rows, empty=f"Flow {found['name']} {nothing}, and never ran.")
 
@@ -308,8 +187,8 @@ def backfill(
     ctx: typer.Context,
     flow: Reference,
     *,
-    begin_at: Annotated[str, typer.Option("--from", help="Files modified from then on …", metavar="TIME")],
-    end_at: Annotated[str, typer.Option("--until", help="… and before this time.", metavar="TIME")],
+    begin_at: Annotated[str, typer.Option("--from", parser=parse_moment, help="Files modified from then on …", metavar="TIME")],
+    end_at: Annotated[str, typer.Option("--until", parser=parse_moment, help="… and before this time.", metavar="TIME")],
     as_json: JsonFlag = False,
 ) -> None:
     """Run a flow now for files of a time in the past, whatever their age. What was moved before is not moved again."""
@@ -352,23 +231,6 @@ def remove(ctx: typer.Context, flow: Reference, *, yes: YesFlag = False, as_json
     out.say(f"Flow {found.body['id']} is removed.")
 
 
-def _outcome(fire: JsonObject) -> str:
-    if not fire["ended"]:
-        return "under way"
-    if fire["error"]:
-        return f"failed ({fire['reason']}): {fire['error']}"
-    return ", ".join(f"{count} {what}" for what, count in fire["files"].items() if count) or "none"
-
-
-def _expected(flow: JsonObject) -> str:
-    expected = flow["expected"]
-    if expected is None:
-        return ""
-    warned = f", warned {shown_duration(expected['warn_before'])} before" if expected["warn_before"] else ""
-    within = shown_duration(expected["within"])
-    return f"{expected['files']} by cron {expected['by']} {expected['timezone']}, come within {within}{warned}"
-
-
 def _switch(ctx: typer.Context, flow: str, verb: str, *, as_json: bool) -> None:
     from eft.cli.client import path  # noqa: PLC0415 - loads httpx
 
@@ -377,47 +239,3 @@ def _switch(ctx: typer.Context, flow: str, verb: str, *, as_json: bool) -> None:
     changed = api.post(path("flows", found.body["id"], verb)).body
     out.document(changed)
     out.say(f"Flow {changed['name']} is {'on' if changed['enabled'] else 'paused'}.")
-
-
-def _from(flow: JsonObject) -> str:
-    selection = flow["selection"]
-    pattern = selection["glob"] or selection["regex"] or "*"
-    return f"{flow['source']}:{selection['directory']}/{'**/' if selection['recursive'] else ''}{pattern}"
-
-
-def _to(flow: JsonObject) -> str:
-    return f"{flow['destination']}:{flow['destination_directory']}"
-
-
-def _show(out: Output, flow: JsonObject) -> None:
-    selection = flow["selection"]
-    stability = selection["stability"]
-    bounds = [
-        f"at least {shown_size(selection['min_size'])}" if selection["min_size"] else None,
-        f"at most {shown_size(selection['max_size'])}" if selection["max_size"] is not None else None,
-        f"not younger than {shown_duration(selection['min_age'])}" if shown_duration(selection["min_age"]) != "0s" else None,
-        f"not older than {shown_duration(selection['max_age'])}" if selection["max_age"] else None,
-        f"forgotten after {shown_duration(selection['forget_after'])}" if selection["forget_after"] else None,
-        f"not {' '.join(selection['exclude'])}" if selection["exclude"] else None,
-        f"not deeper than {selection['max_depth']}" if selection["max_depth"] else None,
-        f"seen unchanged {stability['looks']} times, {shown_duration(stability['apart'])} apart" if stability["looks"] > 1 else None,
-        f"with {stability['done_marker']} beside it" if stability["done_marker"] else None,
-    ]
-    retry = flow["policy"]["retry"]
-    out.pairs(
-        [
-            ("id", flow["id"]),
-            ("name", flow["name"]),
-            ("state", "on" if flow["enabled"] else "paused"),
-            ("when", trigger.when(flow)),
-            ("schedule", trigger.schedule_words(flow)),
-            ("expected", _expected(flow)),
-            ("from", _from(flow)),
-            ("to", _to(flow)),
-            ("bounds", ", ".join(bound for bound in bounds if bound)),
-            *((name, value) for name, value in flow["policy"].items() if name != "retry"),
-            ("retry", f"{retry['tries']} tries, pausing {shown_duration(retry['first'])} to {shown_duration(retry['longest'])}"),
-            ("revision", flow["revision"]),
-            ("created", shown_moment(flow["created"])),
-        ]
-    )

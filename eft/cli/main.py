@@ -41,7 +41,8 @@ class _Root(TyperGroup):
         try:
             return super().invoke(ctx)
         except Failure as failure:
-            tell(failure, as_json=session_of(ctx).as_json)
+            session = session_of(ctx)
+            tell(failure, as_json=session.as_json, options=session.options)
             raise typer.Exit(failure.code) from None
         except typer.Abort:
             Output(as_json=True).note("Nothing is changed: no answer.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from eft.cli.failure import Failure
+from eft.cli.fields import option_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,8 +123,8 @@ class Output:
         console(err=True).print(text(message, style=style))
 
 
-def tell(failure: Failure, *, as_json: bool) -> None:
-    """Prints a failure on standard error: what is wrong, which field, what to do; as the API's problem for programs."""
+def tell(failure: Failure, *, as_json: bool, options: Container[str] = ()) -> None:
+    """Prints a failure on standard error: what is wrong, which of the command's options, what to do; as the API's problem for programs."""
     if as_json:
         problem = failure.problem or {"title": str(failure)}
         extra = {"advice": failure.advice} if failure.advice else {}
@@ -132,6 +133,6 @@ def tell(failure: Failure, *, as_json: bool) -> None:
     out = console(err=True)
     out.print(text(f"Error: {failure}", style="bold red"))
     for fault in failure.faults:
-        out.print(text(f"  {fault.field}: {fault.message}" if fault.field else f"  {fault.message}"))
+        out.print(text(f"  {option_of(fault.field, options)}: {fault.message}" if fault.field else f"  {fault.message}"))
     if failure.advice:
         out.print(text(f"  → {failure.advice}", style="dim"))

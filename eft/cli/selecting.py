@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from eft.cli.amounts import iso, parse_duration, parse_size
+from eft.cli.failure import usage
 
 Glob = Annotated[str | None, typer.Option("--glob", help="Only these names, such as '*.csv'.", metavar="PATTERN")]
 Regex = Annotated[str | None, typer.Option("--regex", help="Only paths that this matches whole.", metavar="PATTERN")]
@@ -55,7 +56,20 @@ def selection_of(
     looks_apart: timedelta | None,
     done_marker: str | None,
 ) -> dict[str, object]:
-    """Returns the selection as the API takes it, without what is not given; ages are the least, the greatest, and that of forgetting."""
+    """Returns the selection as the API takes it, without what is not given; ages are the least, the greatest, and that of forgetting.
+
+    Raises:
+        Failure: the options do not go together, or a pattern is empty.
+    """
+    for option, patterns in (("--glob", [glob]), ("--regex", [regex]), ("--exclude", exclude or [])):
+        if "" in patterns:
+            raise usage(f"{option} is empty", advice="Write a pattern, or leave it out.")
+    if glob is not None and regex is not None:
+        raise usage("--glob and --regex exclude each other", advice="Give one of them.")
+    if max_depth is not None and not recursive:
+        raise usage("--max-depth goes with --recursive", advice="Add --recursive.")
+    if looks_apart is not None and looks is None:
+        raise usage("--looks-apart goes with --looks", advice="Add --looks 2, or more.")
     min_age, max_age, forget_after = (None if age is None else iso(age) for age in ages)
     stability = {"looks": looks, "apart": None if looks_apart is None else iso(looks_apart), "done_marker": done_marker}
     given: dict[str, object] = {

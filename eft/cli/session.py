@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
 
     from eft.cli.client import Api
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
+
+def _remember(ctx: typer.Context, as_json: bool) -> bool:  # noqa: FBT001 - as the framework calls it
+    """Keeps how the command speaks and which options it has, for whatever goes wrong from here on."""
+    session = ctx.find_object(Session)
+    if session is not None:
+        session.as_json = as_json
+        session.options = frozenset(option for parameter in ctx.command.params for option in parameter.opts)
+    return as_json
+
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", callback=_remember, is_eager=True, help="Print JSON on standard output, and nothing else there.")
+]
 YesFlag = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -41,6 +54,8 @@ class Session:
     api_url: str | None = None
     profile_name: str = DEFAULT_PROFILE
     as_json: bool = False
+    options: frozenset[str] = frozenset()
+    """Those of the command."""
 
     @property
     def config_path(self) -> Path:
@@ -99,13 +114,12 @@ def session_of(ctx: typer.Context) -> Session:
 
 
 def begin(ctx: typer.Context, *, as_json: bool) -> tuple[Api, Output]:
-    """Returns the client and the voice of a command; from here on its failures are told the way it speaks.
+    """Returns the client and the voice of a command.
 
     Raises:
         Failure: no address or no token is known.
     """
     session = session_of(ctx)
-    session.as_json = as_json
     out = Output(as_json=as_json)
     api = session.api(out=out)
     ctx.call_on_close(api.close)
@@ -120,6 +134,21 @@ def warn_of_namesakes(api: Api, out: Output, noun: str, name: str) -> None:
         return
     if number > 1:
         out.note(f"Warning: {number} {noun} have the name '{name}' now: name them by id, or remove one (eft {noun[:-1]} remove ID).")
+
+
+def endpoint_names(api: Api) -> Mapping[str, str]:
+    """Returns by id what endpoints are called, as far as that is known: not those that share their name, for it would find none of them.
+
+    Where the token may not list endpoints, their ids have to do.
+    """
+    from eft.cli.client import path  # noqa: PLC0415 - loads httpx
+
+    try:
+        names = {str(item["id"]): str(item["name"]) for item in api.listing(path("endpoints"))["items"]}
+    except Failure:  # what was asked for is here already
+        return {}
+    number = Counter(names.values())
+    return {id_: name for id_, name in names.items() if number[name] == 1}
 
 
 def confirm(ctx: typer.Context, question: str, *, yes: bool) -> None:

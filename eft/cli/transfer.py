@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -12,7 +12,7 @@ from eft.cli import policy
 from eft.cli.amounts import parse_duration, shown_moment, shown_size
 from eft.cli.failure import EXIT_CODES, ExitCode, Failure, examples, usage
 from eft.cli.output import Output
-from eft.cli.session import JsonFlag, YesFlag, begin, confirm, session_of
+from eft.cli.session import JsonFlag, YesFlag, begin, confirm, endpoint_names, session_of
 
 if TYPE_CHECKING:
     from eft.cli.client import Api, JsonObject
@@ -21,6 +21,8 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Files on their way: submit, follow, re-drive, cancel.", epilog=EXIT_CODES
 )
 
+LONGEST_KEY: Final = 255
+LISTED: Final = 50
 StateName = Literal["accepted", "staging", "staged", "delivering", "committing", "delivered", "settled", "held", "dead", "cancelled"]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="TRANSFER", help="Ids.")]
 FlowFilter = Annotated[str | None, typer.Option("--flow", help="Only those of this flow (id or name).", metavar="FLOW")]
@@ -87,6 +89,10 @@ def submit(
     )
     from_endpoint, from_path = policy.place(source, option="--from")
     to_endpoint, to_path = policy.place(destination, option="--to")
+    if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
+        raise usage(f"--key '{key}' is no Idempotency-Key", advice=f"Write 1 to {LONGEST_KEY} printable ASCII characters.")
+    if timeout is not None and not watch:
+        raise usage("--timeout goes with --watch", advice="Add --watch.")
     if not from_path or from_path.endswith("/"):
         raise usage(f"--from '{source}' names no file", advice="Write ENDPOINT:PATH; for all files of a directory, add a flow.")
     if not to_path or to_path.endswith("/"):
@@ -154,24 +160,27 @@ def list_transfers(
     *,
     state: Annotated[StateName | None, typer.Option("--state", help="Only those in this state.")] = None,
     flow: FlowFilter = None,
-    limit: Annotated[int, typer.Option("--limit", help="At most so many.", min=1, show_default=True)] = 50,
+    limit: Annotated[int | None, typer.Option("--limit", help=f"At most so many. [default: {LISTED}]", min=1)] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Go on where the list before ended.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """List transfers, newest first."""
+    if everything and limit is not None:
+        raise usage("--limit and --all exclude each other", advice="Give one of them.")
     from eft.cli.client import path  # noqa: PLC0415 - loads httpx
 
     api, out = begin(ctx, as_json=as_json)
     found = None if flow is None else api.find("flows", flow).body["id"]
-    page = api.listing(path("transfers"), limit=None if everything else limit, cursor=cursor, state=state, flow=found)
+    page = api.listing(path("transfers"), limit=None if everything else limit or LISTED, cursor=cursor, state=state, flow=found)
     out.document(page)
+    names = endpoint_names(api) if page["items"] and not as_json else {}
     rows = [
         (
             item["id"],
             item["state"],
-            _at(item["source"]),
-            _at(item["destination"]),
+            _at(item["source"], names),
+            _at(item["destination"], names),
             shown_size(item["size"]),
             shown_moment(item["created"]),
             item["reason"],
@@ -195,7 +204,8 @@ def show(
     api, out = begin(ctx, as_json=as_json)
     found = api.get(path("transfers", transfer)).body
     out.document(found)
-    _show(out, found)
+    if not as_json:
+        _show(out, found, names=endpoint_names(api))
 
 
 @app.command(
@@ -316,11 +326,11 @@ def _tell_refused(out: Output, refused: Sequence[JsonObject], *, code: ExitCode 
         raise Failure(f"{len(refused)} refused", code=code)
 
 
-def _at(place: JsonObject) -> str:
-    return f"{place['endpoint']}:{place['path']}"
+def _at(place: JsonObject, names: Mapping[str, str]) -> str:
+    return f"{names.get(place['endpoint'], place['endpoint'])}:{place['path']}"
 
 
-def _show(out: Output, transfer: JsonObject) -> None:
+def _show(out: Output, transfer: JsonObject, *, names: Mapping[str, str]) -> None:
     progress, receipt, policy_ = transfer["progress"], transfer["receipt"], transfer["policy"]
     come = f"{shown_size(progress['bytes_done'])} of {shown_size(progress['bytes_total'])}"
     parts = f", part {progress['parts_done']} of {progress['parts_total']}" if progress["parts_total"] else ""
@@ -329,8 +339,8 @@ def _show(out: Output, transfer: JsonObject) -> None:
         ("state", transfer["state"]),
         ("since", shown_moment(transfer["since"])),
         ("flow", transfer["flow"]),
-        ("from", _at(transfer["source"])),
-        ("to", _at(transfer["destination"])),
+        ("from", _at(transfer["source"], names)),
+        ("to", _at(transfer["destination"], names)),
         ("size", shown_size(transfer["size"])),
         ("policy", f"conflict {policy_['conflict']}, source {policy_['disposition']}, {policy_['priority']}"),
         ("attempts", f"{transfer['attempt']}, {transfer['tries']} failed tries of this step, {transfer['redrives']} re-drives"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from eft.cli.amounts import iso, parse_duration, shown_duration, shown_moment
+from eft.cli.amounts import iso, parse_duration, parse_moment, shown_duration, shown_moment
 from eft.cli.failure import usage
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ Every = Annotated[
     timedelta | None, typer.Option("--every", parser=parse_duration, help="Run this often, such as 90s, 5m, 1d.", metavar="DURATION")
 ]
 CronOption = Annotated[str | None, typer.Option("--cron", help="Run by a five-field cron expression.", metavar="EXPRESSION")]
-At = Annotated[str | None, typer.Option("--at", help="Run once, then: 2025-12-24T18:00:00Z.", metavar="TIME")]
+At = Annotated[str | None, typer.Option("--at", parser=parse_moment, help="Run once, then: 2025-12-24T18:00:00Z.", metavar="TIME")]
 OnArrival = Annotated[
     bool, typer.Option("--on-arrival", help="Take an object as soon as its bucket tells of it; the source is an S3 endpoint.")
 ]
@@ -79,7 +79,7 @@ def trigger_of(
     if listed_every is not None and not on_arrival:
         raise usage("--listed-every goes with --on-arrival")
     if schedule and given not in (["--every"], ["--cron"], ["--at"]):
-        raise usage("Calendars, blackouts, --misfire and --jitter go with --every, --cron or --at")
+        raise usage("--workdays, --holidays, --closed, --blackout, --misfire and --jitter go with --every, --cron or --at")
     shared = schedule if timezone is None or not given or on_arrival else {**schedule, "timezone": timezone}
     if every is not None:
         return {"kind": "interval", "every": iso(every), **shared}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Protocol
@@ -29,6 +29,10 @@ FIRES: Final = 100
 """Latest fires of a flow; the most that the API gives at once."""
 PATIENCE: Final = 60.0
 """Seconds for which a watch rides through an API that cannot be reached."""
+LISTED_WITHIN: Final = 60.0
+"""Seconds within which a list shows what an ended run has found: an index lags, and the other region adopts what is at home there."""
+REFUSED_WITHIN: Final = 5.0
+"""Seconds for the same where only names were refused: those of earlier runs are counted, too, and never come."""
 ROWS_KEPT: Final = 6
 """Rows of the screen left for the heading, the sum and the shell."""
 
@@ -38,6 +42,9 @@ class Watched(Protocol):
 
     def look(self) -> list[JsonObject]:
         """Returns the transfers: whole, or as a list shows them."""
+
+    def more(self) -> bool:
+        """Returns whether others may come."""
 
 
 class IdWatch:
@@ -54,6 +61,10 @@ class IdWatch:
                 self._seen[transfer] = self._api.get(path("transfers", transfer)).body
         return [seen for seen in self._seen.values() if seen is not None]
 
+    def more(self) -> bool:
+        """Returns False: they are all named."""
+        return False
+
 
 class FlowWatch:
     """The transfers of a flow: those that move at the beginning, and all that come later."""
@@ -64,6 +75,7 @@ class FlowWatch:
         self._since = since
         self._ignored = ignored
         self._seen: dict[str, JsonObject] = {}
+        self._closed = False
 
     @classmethod
     def begin(cls, api: Api, flow: str, *, moving: bool) -> FlowWatch:
@@ -83,7 +95,7 @@ class FlowWatch:
     def look(self) -> list[JsonObject]:
         """Returns the transfers, oldest first; a few of those that move with their bytes."""
         for item in reversed(list(self._newest())):
-            if item["id"] not in self._ignored:
+            if item["id"] in self._seen or not (self._closed or item["id"] in self._ignored):
                 kept = self._seen.get(item["id"], {})
                 self._seen[item["id"]] = kept | item
         detailed = [transfer for transfer, seen in self._seen.items() if seen["state"] in {"staging", "delivering"}]
@@ -91,10 +103,13 @@ class FlowWatch:
             self._seen[transfer] = self._api.get(path("transfers", transfer)).body
         return list(self._seen.values())
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing has come."""
-        return not self._seen
+    def more(self) -> bool:
+        """Returns False: it ends as soon as what it has seen rests."""
+        return False
+
+    def close(self) -> None:
+        """Takes nothing new from now on."""
+        self._closed = True
 
     def _newest(self) -> Iterator[JsonObject]:
         cursor: str | None = None
@@ -110,13 +125,28 @@ class FlowWatch:
 
 
 class RunWatch:
-    """The transfers of a flow that come once it was asked to run. A run that fails ends the watch: nothing more comes."""
+    """The transfers of a flow that come once it was asked to run, until the run has ended."""
 
-    def __init__(self, api: Api, transfers: FlowWatch, *, flow: str, fire: str) -> None:
+    def __init__(
+        self, api: Api, transfers: FlowWatch, *, flow: str, fire: str, quiet: timedelta | None, monotonic: Callable[[], float]
+    ) -> None:
         self._api = api
         self._transfers = transfers
         self._flow = flow
-        self._fire = fire
+        self._name = fire
+        self._quiet = None if quiet is None else quiet.total_seconds()
+        self._monotonic = monotonic
+        self._changed = monotonic()
+        self._whole = False
+        self.fire: JsonObject | None = None
+        """The run as it was last seen; None where many others have come since."""
+        self.seen = 0
+        """Transfers seen."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run has ended; it makes no more transfers then."""
+        return self.fire is not None and bool(self.fire["ended"])
 
     def look(self) -> list[JsonObject]:
         """Returns the transfers, oldest first.
@@ -124,22 +154,56 @@ class RunWatch:
         Raises:
             Failure: NEGATIVE when the run has failed before it found a file.
         """
-        seen = self._transfers.look()
-        if not seen:
-            self.outcome()
-        return seen
+        if self._whole:
+            return self._transfers.look()
+        before = (self.ended, self.seen)
+        # Asked first: what a run has found is on record before its end.
+        latest = self._api.get(path("flows", self._flow, "fires"), limit=FIRES).body["latest"]
+        self.fire = next((one for one in latest if one["fire"] == self._name), None)
+        transfers = self._transfers.look()
+        self.seen = len(transfers)
+        if (self.ended, self.seen) != before:
+            self._changed = self._monotonic()
+        if not transfers:
+            self._refuse_failed()
+        if self.ended and self.seen >= self._number("created") + self._number("refused"):
+            self._whole = True
+            self._transfers.close()
+        return transfers
 
-    def outcome(self) -> JsonObject | None:
-        """Returns the run's fire, or nothing if many others have come since.
+    def more(self) -> bool:
+        """Returns whether others may come: the run goes on and is not quiet for too long, or not all that it has made is listed yet."""
+        if self._whole:
+            return False
+        longest: float | None = LISTED_WITHIN
+        if self.fire is not None and not self.ended:
+            longest = self._quiet
+        elif self.ended and self.seen >= self._number("created"):
+            longest = REFUSED_WITHIN
+        return longest is None or self._monotonic() - self._changed < longest
+
+    def conclude(self) -> None:
+        """Returns if nothing is known to be wrong with the run.
 
         Raises:
-            Failure: NEGATIVE when it has failed.
+            Failure: NEGATIVE when it has failed, or has made transfers that were not seen.
         """
-        latest = self._api.get(path("flows", self._flow, "fires"), limit=FIRES).body["latest"]
-        fire: JsonObject | None = next((one for one in latest if one["fire"] == self._fire), None)
-        if fire is not None and fire["error"]:
-            raise Failure(f"The run failed ({fire['reason']}): {fire['error']}", code=ExitCode.NEGATIVE)
-        return fire
+        self._refuse_failed()
+        made = self._number("created")
+        if self.seen < made:
+            raise Failure(
+                f"{self.seen} of {made} transfers that the run has made are listed",
+                code=ExitCode.NEGATIVE,
+                advice=f"They are on record and go on. Look again: eft transfer list --flow {self._flow}",
+            )
+
+    def _number(self, what: str) -> int:
+        files = None if self.fire is None else self.fire["files"]
+        return int((files or {}).get(what, 0))
+
+    def _refuse_failed(self) -> None:
+        if self.fire is not None and self.fire["error"]:
+            raise Failure(f"The run failed ({self.fire['reason']}): {self.fire['error']}", code=ExitCode.NEGATIVE)
 
 
 def created(item: JsonObject) -> datetime:
@@ -154,13 +218,13 @@ def bytes_done(item: JsonObject) -> int:
     return int((item.get("progress") or {}).get("bytes_done") or 0)
 
 
-def follow(session: Session, out: Output, watched: Watched, *, timeout: timedelta | None, quiet: timedelta | None = None) -> None:
-    """Shows transfers until all rest and, with `quiet`, nothing new has come for so long.
+def follow(session: Session, out: Output, watched: Watched, *, timeout: timedelta | None) -> None:
+    """Shows transfers until all rest and no more come.
 
     Raises:
         Failure: NEGATIVE when one rests elsewhere than in `settled`, or when the time is up; UNAVAILABLE when the API stays away.
     """
-    started = fresh = heard = session.monotonic()
+    started = heard = session.monotonic()
     seen: list[JsonObject] = []
     with _board(out) as board:
         while True:
@@ -173,18 +237,16 @@ def follow(session: Session, out: Output, watched: Watched, *, timeout: timedelt
                 found, answered = seen, False
             else:
                 heard, answered = session.monotonic(), True
-            if len(found) > len(seen):
-                fresh = session.monotonic()
             seen = found
             now = session.monotonic()
             board.show(seen, now=now)
-            waits = quiet is not None and now - fresh < quiet.total_seconds()
-            if answered and not waits and all(item["state"] in RESTING for item in seen):
+            if answered and not watched.more() and all(item["state"] in RESTING for item in seen):
                 break
             if timeout is not None and now - started >= timeout.total_seconds():
                 moving = sum(item["state"] not in RESTING for item in seen)
                 took = shown_duration(timeout.total_seconds())
-                raise Failure(f"{moving} of {len(seen)} still move after {took}; they go on without you", code=ExitCode.NEGATIVE)
+                still = f"{moving} of {len(seen)} still move after {took}; they go on" if moving else f"No end after {took}; it goes on"
+                raise Failure(f"{still} without you", code=ExitCode.NEGATIVE)
             session.sleep(max(INTERVAL, 2 * (now - begun)))
     _end(out, seen)
 

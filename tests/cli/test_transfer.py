@@ -99,6 +99,64 @@ def test_lists_transfers(desk: Desk, server: FakeServer) -> None:
     assert desk.json("transfer", "list", "--flow", flow.id)["items"] == []
 
 
+SHOWING = (("transfer", "list"), ("transfer", "show", "TRANSFER"), ("flow", "list"), ("flow", "show", "f"))
+ARCHIVE = ("endpoint", "add", "s3", "archive", "--bucket", "acme-archive", "--region", "us-gov-west-1", "--no-test")
+
+
+def archive(desk: Desk) -> str:
+    """Returns the id of an endpoint `archive`, with a flow and a transfer that go there."""
+    made: str = desk.json(*ARCHIVE)["endpoint"]["id"]
+    desk.run("flow", "add", "f", "--from", "sftp-a:in", "--to", "archive:out")
+    desk.run("transfer", "submit", "--from", "sftp-a:in/a.csv", "--to", "archive:out/")
+    return made
+
+
+def named(desk: Desk, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns a command with the id of the only transfer."""
+    [transfer] = desk.world.ledger.rows()
+    return tuple(transfer.id if word == "TRANSFER" else word for word in words)
+
+
+@pytest.mark.parametrize("words", SHOWING)
+def test_shows_endpoints_by_name(desk: Desk, server: FakeServer, words: tuple[str, ...]) -> None:
+    """What is shown names endpoints as `--from` and `--to` take them, for one more request; programs get what the API says."""
+    archive_id = archive(desk)
+    asked: list[str] = []
+    inner = desk.transport
+
+    class Counting(httpx.BaseTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            asked.append(request.url.path)
+            return inner.handle_request(request)
+
+    desk.transport = Counting()
+    shown = desk.run(*named(desk, words)).stdout
+    assert "archive:out" in shown
+    assert archive_id not in shown
+    assert asked.count("/v1/endpoints") == 1
+    asked.clear()
+    desk.json(*named(desk, words))
+    assert "/v1/endpoints" not in asked
+
+
+@pytest.mark.parametrize("words", SHOWING)
+def test_an_endpoint_without_a_name_of_its_own_is_shown_by_id(desk: Desk, server: FakeServer, words: tuple[str, ...]) -> None:
+    """So is one that shares its name, one that is gone, and each where the token may not list them."""
+    archive_id = archive(desk)
+    by_id = f"{archive_id}:out"
+    command = named(desk, words)
+    other = desk.json(*ARCHIVE)["endpoint"]["id"]
+    assert by_id in desk.run(*command).stdout
+    desk.world.registry.remove_endpoint("acme", other, revision=1)
+    assert by_id not in desk.run(*command).stdout
+    whole, desk.environ["EFT_TOKEN"] = desk.environ["EFT_TOKEN"], desk.token("transfers:read", "flows:read")
+    result = desk.run(*command)
+    assert (result.exit_code, result.stderr, by_id in result.stdout) == (0, "", True)
+    desk.environ["EFT_TOKEN"] = whole
+    desk.world.registry.remove_endpoint("acme", archive_id, revision=1)
+    assert by_id in desk.run(*command).stdout
+
+
 def test_a_table_in_a_pipe_is_not_cut(desk: Desk, server: FakeServer) -> None:
     """However long a name is, a table that goes into a pipe has each row on one line."""
     name = "x" * 200 + ".csv"

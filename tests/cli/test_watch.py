@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,8 @@ from rich.live import Live
 from eft.cli.watch import MOVING, RESTING, ROWS_KEPT, _Screen
 from eft.domain import transfer
 from eft.domain.parts import MIB
+from eft.journey.operate import run_flow
+from eft.ports import Fire
 from tests.cli.conftest import Desk
 from tests.fake_store import FakeServer
 
@@ -175,6 +178,108 @@ def test_an_api_that_stays_away_ends_the_watch(desk: Desk, server: FakeServer) -
     desk.transport = Interrupted(desk.transport, times=10_000)
     assert desk.run("transfer", "watch", made).exit_code == 6
     assert sum(desk.naps) > 60
+
+
+def asked(desk: Desk) -> Sequence[Fire]:
+    """Returns the latest runs of the only flow."""
+    [flow] = desk.world.registry.flows("acme").items
+    return desk.world.ledger.fires(flow, limit=10)
+
+
+def test_a_watch_ends_with_its_run(desk: Desk, server: FakeServer) -> None:
+    """Once the run has ended and its transfers rest, nothing is waited for."""
+    flow = desk.world.flow("sftp-a", "s3-a")
+    server.put("in/a.bin", b"a")
+    left: list[int] = []
+
+    def work() -> None:
+        desk.world.drain()
+        left.append(len(desk.world.queue))
+
+    desk.while_asleep = work
+    assert desk.run("flow", "run", flow.id, "--watch").stdout.splitlines()[-1] == "1 settled, 1 B."
+    assert left == [0]
+
+
+def test_a_run_that_waits_for_a_worker_is_waited_for(desk: Desk, server: FakeServer) -> None:
+    """A run that nobody carries out for a minute is no run without files."""
+    flow = desk.world.flow("sftp-a", "s3-a")
+    server.put("in/a.bin", b"a")
+    desk.while_asleep = lambda: desk.world.drain() if sum(desk.naps) > 60 else None
+    result = desk.run("flow", "run", flow.id, "--watch")
+    assert result.stdout.splitlines()[-1] == "1 settled, 1 B."
+    assert 60 < sum(desk.naps) < 65
+
+
+def test_a_run_can_be_left_when_it_is_quiet(desk: Desk, server: FakeServer) -> None:
+    """With --quiet-for the watch ends though the run goes on, and says so; with --timeout it is a failure."""
+    flow = desk.world.flow("sftp-a", "s3-a")
+    desk.while_asleep = lambda: None
+    result = desk.run("flow", "run", flow.id, "--watch", "--quiet-for", "4s")
+    assert result.exit_code == 0
+    assert result.stdout == f"Nothing has moved.\nThe run may go on, and find more: eft flow next {flow.id}\n"
+    assert sum(desk.naps) == 4
+    late = desk.run("flow", "run", flow.id, "--watch", "--timeout", "30s")
+    assert late.exit_code == 1
+    assert "No end after 30s; it goes on without you" in late.stderr
+
+
+def test_what_comes_after_a_run_is_not_waited_for(desk: Desk, server: FakeServer) -> None:
+    """A watch of one run does not go on for the files of the next one."""
+    flow = desk.world.flow("sftp-a", "s3-a")
+    server.put("in/a.bin", b"a")
+
+    def work() -> None:
+        if len(asked(desk)) == 1 and all(fire.outcome for fire in asked(desk)):
+            server.put("in/next.bin", b"b")
+            [message] = run_flow(desk.world.engine, flow)
+            desk.world.deliver_message(message)
+        if desk.world.queue:
+            desk.world.queue += desk.world.deliver_message(desk.world.queue.popleft())
+
+    desk.while_asleep = work
+    result = desk.run("flow", "run", flow.id, "--watch", "--timeout", "5m")
+    assert len(asked(desk)) == 2
+    assert result.stdout.splitlines()[-1] == "1 settled, 1 B."
+
+
+class Lagging(httpx.BaseTransport):
+    """The API's transport, whose lists of transfers are empty for their first `times`."""
+
+    def __init__(self, inner: httpx.BaseTransport, *, times: int) -> None:
+        self.inner = inner
+        self.times = times
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/transfers") and self.times > 0:
+            self.times -= 1
+            return httpx.Response(200, json={"items": [], "next_cursor": None, "missing": None})
+        return self.inner.handle_request(request)
+
+
+@pytest.mark.parametrize(("times", "code", "told"), [(20, 0, "1 settled, 1 B."), (1000, 1, "Nothing has moved.")])
+def test_what_a_run_has_made_is_waited_for(desk: Desk, server: FakeServer, times: int, code: int, told: str) -> None:
+    """A list that does not show yet what the run has made ends no watch, for a minute; after that it is no success."""
+    flow = desk.world.flow("sftp-a", "s3-a")
+    server.put("in/a.bin", b"a")
+    desk.transport = Lagging(desk.transport, times=times)
+    result = desk.run("flow", "run", flow.id, "--watch")
+    assert (result.exit_code, result.stdout.splitlines()[-1]) == (code, told)
+    assert ("0 of 1 transfers that the run has made are listed" in result.stderr) is (code == 1)
+    assert sum(desk.naps) < 70
+
+
+def test_a_name_that_a_run_refuses_is_waited_for(desk: Desk, server: FakeServer) -> None:
+    """It is no success, also where the list shows it late; where it was refused by an earlier run, some seconds are all that is waited."""
+    flow = desk.world.flow("sftp-a", "s3-a", name_template="{name}" * 10)
+    server.put("in/" + "a" * 120, b"a")
+    desk.transport = Lagging(desk.transport, times=4)
+    first = desk.run("flow", "run", flow.id, "--watch")
+    assert (first.exit_code, "1 of 1 did not settle" in first.stderr) == (1, True)
+    desk.naps.clear()
+    again = desk.run("flow", "run", flow.id, "--watch")
+    assert (again.exit_code, "1 refused" in again.stdout) == (0, True)
+    assert sum(desk.naps) < 10
 
 
 def row(number: int, state: str, *, size: int | None = 100, done: int = 0, into: str | None = None) -> dict[str, Any]:
