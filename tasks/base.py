@@ -18,7 +18,7 @@ from eft.domain.transfer import Step
 from eft.errors import EftError, NotFound, Transient
 from eft.journey.advance import advance
 from eft.journey.discover import after_failed_discover, discover
-from eft.journey.lane import copy_lane
+from eft.journey.lane import copy_lanes
 from eft.journey.messages import MESSAGE_FORMAT, Message
 from eft.journey.work import Slice
 from eft.ports import Engine
@@ -108,7 +108,7 @@ def _runner(step: Step, part: int | None) -> Callable[[Engine, str, Slice], list
     if step is Step.DISCOVER:
         return discover
     if step is Step.PARTS:
-        return lambda ports, one, piece: copy_lane(ports, one, part or 0, piece)
+        return lambda ports, one, piece: copy_lanes(ports, one, part or 0, piece)
     return advance
 
 

@@ -13,7 +13,7 @@ from eft.errors import EftError
 from eft.journey.accept import Submission, accept
 from eft.journey.advance import advance
 from eft.journey.discover import after_failed_discover, discover
-from eft.journey.lane import copy_lane
+from eft.journey.lane import copy_lanes
 from eft.journey.messages import Message, next_message
 from eft.journey.operate import run_flow
 from eft.journey.sweep import sweep
@@ -121,7 +121,7 @@ class World:
                 except EftError as error:
                     follow += after_failed_discover(self.engine, one, error)
             elif message.step is Step.PARTS:
-                follow += copy_lane(self.engine, one, message.part or 0, piece)
+                follow += copy_lanes(self.engine, one, message.part or 0, piece)
             else:
                 follow += advance(self.engine, one, piece)
         piece.end()
@@ -141,6 +141,19 @@ class World:
         """Lets time pass and the sweep run."""
         self.clock.advance(after or self.tuning.stall * 2)
         self.queue += sweep(self.engine)
+
+    def in_one_lane(self, message: Message) -> list[Message]:
+        """Carries out one lane of a large file and no other: those are in another worker's hands meanwhile."""
+        upload = self.ledger.load(message.ids[0]).upload
+        assert upload is not None
+        keys = [f"lane:{message.ids[0]}:{upload.attempt}:{lane.start}" for lane in upload.lane_ranges() if message.part not in lane]
+        for key in keys:
+            assert self.limits.acquire(key, limit=1, holder="other", lease=self.tuning.lease)
+        try:
+            return self.deliver_message(message)
+        finally:
+            for key in keys:
+                self.limits.release(key, holder="other")
 
     def until_rest(self, transfer: Transfer) -> Transfer:
         """Sweeps and drains until a transfer rests, and returns it."""

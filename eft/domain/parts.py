@@ -12,6 +12,10 @@ MAX_PARTS = 10_000
 """Amazon S3 User Guide, "Amazon S3 multipart upload limits"."""
 MIN_PART_SIZE = 5 * MIB
 MAX_PART_SIZE = 5 * 1024 * MIB
+LANES_EACH = 4
+"""Lanes of a large file for each worker that copies at a time."""
+LANE_WORTH = 4
+"""Parts below which more lanes are not worth their rows."""
 LARGEST_HELD = 128 * MIB
 """Bytes of a part that a worker holds in memory until it is sent to a bucket: files of up to 1.2 TiB, at 10,000 parts."""
 
@@ -66,7 +70,10 @@ def plan_parts(size: int, *, part_size: int) -> PartPlan:
 
 
 def lanes(plan: PartPlan, *, width: int) -> list[range]:
-    """Returns at most `width` contiguous ranges of part numbers that cover the plan, as even as can be."""
-    width = min(width, plan.count)
+    """Returns contiguous ranges of part numbers that cover the plan, as even as can be, for `width` workers at a time.
+
+    Large files have several for each, so that who is done early finds something left to do.
+    """
+    width = min(plan.count, max(width, min(LANES_EACH * width, plan.count // LANE_WORTH)))
     bounds = [1 + plan.count * i // width for i in range(width + 1)]
     return [range(a, b) for a, b in pairwise(bounds)]

@@ -102,15 +102,11 @@ class Upload(Frozen):
     """The final name that the token becomes."""
     plan: PartPlan
     lanes: int = 1
-    """Workers that copy parts at a time, each a contiguous range."""
+    """Workers that copy parts at a time, each in a lane of its own."""
 
     def lane_ranges(self) -> list[range]:
-        """Returns the part numbers of each lane."""
+        """Returns the part numbers of each lane: as many as workers, or more."""
         return lanes(self.plan, width=self.lanes)
-
-    def lane_of(self, part: int) -> range:
-        """Returns the lane that a part belongs to."""
-        return next(lane for lane in self.lane_ranges() if part in lane)
 
 
 class Commit(Frozen):

@@ -1,4 +1,7 @@
-"""A lane of a large file: one worker at a time copies its parts; many lanes run at once. Lanes claim nothing but themselves."""
+"""Lanes of a large file: many workers at a time copy its parts, each in a lane of its own. Who is done with one goes on with another.
+
+Workers claim nothing but lanes, and keep those that they have been through until they end: so no part is copied twice.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from eft.domain.checksum import Tally
-from eft.domain.parts import PartDone
+from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import Step, Transfer, Upload
 from eft.errors import SliceOver
 from eft.journey.copying import copy_parts, current_upload
@@ -20,8 +23,11 @@ from eft.journey.work import Slice, Work
 from eft.ports import Bytes, Due, Engine
 
 
-def copy_lane(engine: Engine, transfer_id: str, part: int, piece: Slice) -> list[Message]:
-    """Copies the missing parts of the lane that holds `part`; the lane that completes the set sends the transfer on.
+def copy_lanes(engine: Engine, transfer_id: str, part: int, piece: Slice) -> list[Message]:
+    """Copies the missing parts of the lane that holds `part`, and then of others that are free.
+
+    Returns:
+        What sends the transfer on, by whoever completes the set.
 
     Raises:
         NotFound: `transfer_unknown`; the message is broken.
@@ -30,40 +36,64 @@ def copy_lane(engine: Engine, transfer_id: str, part: int, piece: Slice) -> list
     upload = current_upload(transfer)
     if upload is None or not 1 <= part <= upload.plan.count:
         return []
-    lane = _Lane(engine, transfer, upload, piece, upload.lane_of(part))
-    if not lane.take():
-        return []
+    lanes = _Lanes(engine, transfer, upload, piece, part)
     try:
-        return _copy(lane)
+        return _copy(lanes)
     except Exception as error:  # noqa: BLE001 - classed in one place, under a claim
         return _fail(engine, transfer, piece, error)
     finally:
-        engine.limits.release(lane.key, holder=piece.worker)
+        lanes.release()
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Lanes:
+    """The lanes of one worker: one in hand, those before it done."""
+
     engine: Engine
     transfer: Transfer
     upload: Upload
     slice: Slice
-    numbers: range
+    begin: int
+    """A part of the lane in hand."""
+    missing: list[Part] = field(default_factory=list)
+    """What is to be copied in it."""
     recording: Recording = field(init=False)
-    due_at: datetime | None = field(init=False)
-    _renew_at: float = 0
+    _taken: list[range] = field(default_factory=list)
+    _due_at: datetime | None = field(init=False)
+    _done: dict[int, PartDone] = field(default_factory=dict)
+    """What was done when last looked at."""
+    _renew_at: float = field(init=False)
 
     def __post_init__(self) -> None:
+        self._renew_at = self._next_renewal()
         self.recording = Recording(self.engine, self.transfer.id, self.upload.attempt)
-        self.due_at = self.transfer.due_at
+        self._due_at = self.transfer.due_at
 
-    @property
-    def key(self) -> str:
-        return f"lane:{self.transfer.id}:{self.upload.attempt}:{self.numbers.start}"
+    def go_on(self) -> bool:
+        """Takes the lane in hand, or the next one after it that is free and of which something is missing; returns whether there is one."""
+        every = self.upload.lane_ranges()
+        here = next(n for n, lane in enumerate(every) if self.begin in lane)
+        for lane in [*every[here:], *every[:here]]:
+            if lane not in self._taken and any(n not in self._done for n in lane) and self._take(lane):
+                self._taken.append(lane)
+                # Looked at once nobody else can be in it.
+                if self.all_done():
+                    return False
+                self.begin, self.missing = lane.start, [self.upload.plan.part(n) for n in lane if n not in self._done]
+                if self.missing:
+                    return True
+        return False
 
-    def take(self) -> bool:
-        """Takes the lane for this worker, or takes it for longer."""
-        self._renew_at = self.engine.clock.monotonic() + self.engine.tuning.lease.total_seconds() / 3
-        return self.engine.limits.acquire(self.key, limit=1, holder=self.slice.worker, lease=self.engine.tuning.lease)
+    def parts(self) -> Iterator[Part]:
+        """Yields what is to be copied, lane after lane."""
+        yield from self.missing
+        while self.go_on():
+            yield from self.missing
+
+    def all_done(self) -> bool:
+        """Returns whether the set is complete, whoever copied it."""
+        self._done = self.engine.ledger.parts(self.transfer.id, attempt=self.upload.attempt)
+        return len(self._done) == self.upload.plan.count
 
     def record(self, done: PartDone) -> None:
         self.recording.add(done)
@@ -73,42 +103,55 @@ class _Lane:
         for chunk in self.recording.kept(chunks):
             self.slice.check()
             if self.engine.clock.monotonic() >= self._renew_at:
-                self.take()
+                self._renew_at = self._next_renewal()
+                for lane in self._taken:
+                    self._take(lane)
                 self._still_moving()
             yield chunk
+
+    def release(self) -> None:
+        for lane in self._taken:
+            self.engine.limits.release(self._key(lane), holder=self.slice.worker)
+
+    def _take(self, lane: range) -> bool:
+        """Takes a lane for this worker, or takes it for longer."""
+        return self.engine.limits.acquire(self._key(lane), limit=1, holder=self.slice.worker, lease=self.engine.tuning.lease)
+
+    def _next_renewal(self) -> float:
+        return self.engine.clock.monotonic() + self.engine.tuning.lease.total_seconds() / 3
+
+    def _key(self, lane: range) -> str:
+        return f"lane:{self.transfer.id}:{self.upload.attempt}:{lane.start}"
 
     def _still_moving(self) -> None:
         """Keeps the sweep away while bytes arrive: a write every half stall time, lost to another lane's without harm."""
         now, stall = self.engine.clock.now(), self.engine.tuning.stall
-        if self.due_at is not None and self.due_at < now + stall / 2:
-            self.engine.ledger.postpone(Due(kind="transfer", id=self.transfer.id, due_at=self.due_at), until=now + stall)
-            self.due_at = now + stall
+        if self._due_at is not None and self._due_at < now + stall / 2:
+            self.engine.ledger.postpone(Due(kind="transfer", id=self.transfer.id, due_at=self._due_at), until=now + stall)
+            self._due_at = now + stall
 
 
-def _copy(lane: _Lane) -> list[Message]:
-    engine, transfer, upload = lane.engine, lane.transfer, lane.upload
-    done = engine.ledger.parts(transfer.id, attempt=upload.attempt)
-    missing = [upload.plan.part(n) for n in lane.numbers if n not in done]
-    if missing:
-        pace = Pace(engine, transfer, lane.slice)
+def _copy(lanes: _Lanes) -> list[Message]:
+    engine, transfer, upload = lanes.engine, lanes.transfer, lanes.upload
+    if lanes.go_on():
+        pace = Pace(engine, transfer, lanes.slice)
         with both_ends(engine, transfer) as (source, file, sink):
             try:
-                with lane.recording:
+                with lanes.recording:
                     copy_parts(
                         source,
                         file,
                         sink,
                         upload,
-                        lane.slice.parts(missing),
+                        lanes.slice.parts(lanes.parts()),
                         fresh=False,
                         tally=Tally(sha=False),
-                        kept=lambda chunks: pace.kept(lane.kept(chunks)),
-                        record=lane.record,
+                        kept=lambda chunks: pace.kept(lanes.kept(chunks)),
+                        record=lanes.record,
                     )
             except SliceOver:
-                return [Message(step=Step.PARTS, ids=(transfer.id,), part=lane.numbers.start)]
-    done = engine.ledger.parts(transfer.id, attempt=upload.attempt)
-    return next_message(transfer) if len(done) == upload.plan.count else []
+                return [Message(step=Step.PARTS, ids=(transfer.id,), part=lanes.begin)]
+    return next_message(transfer) if lanes.all_done() else []
 
 
 def _fail(engine: Engine, transfer: Transfer, piece: Slice, error: Exception) -> list[Message]:

@@ -90,9 +90,11 @@ def bring_parts(
         if fresh:
             with sink.upload(upload, fresh=True) as uploading:
                 uploading.finish()
-        unfinished = [next((n for n in lane if n not in done), None) for lane in upload.lane_ranges()]
+        unfinished = [lane.start for lane in upload.lane_ranges() if any(n not in done for n in lane)]
         work.give_back()
-        return [Message(step=Step.PARTS, ids=(transfer.id,), part=n) for n in unfinished if n is not None]
+        # Each worker begins where the others are far away.
+        begin = unfinished[:: -(-len(unfinished) // upload.lanes)]
+        return [Message(step=Step.PARTS, ids=(transfer.id,), part=n) for n in begin]
     tally = Tally(sha=_demands_sha(transfer) or plan.count < engine.tuning.lane_threshold)
 
     recording = Recording(engine, transfer.id, upload.attempt)

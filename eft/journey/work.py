@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -40,7 +40,7 @@ class Slice:
                 self.limits.release(key, holder=self.worker)
         self.admitted = set()
 
-    def parts(self, parts: Sequence[Part]) -> Iterator[Part]:
+    def parts(self, parts: Iterable[Part]) -> Iterator[Part]:
         """Yields parts while the slice lasts, the first in any case.
 
         Raises:

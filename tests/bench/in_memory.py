@@ -20,7 +20,7 @@ from eft.domain.flow import Flow, Policy, Selection
 from eft.domain.transfer import State, Step
 from eft.journey.advance import advance
 from eft.journey.discover import discover
-from eft.journey.lane import copy_lane
+from eft.journey.lane import copy_lanes
 from eft.journey.messages import Message
 from eft.journey.operate import run_flow
 from eft.journey.work import Slice
@@ -85,7 +85,7 @@ class Line:
             if message.step is Step.DISCOVER:
                 follow += discover(engine, one, piece)
             elif message.step is Step.PARTS:
-                follow += copy_lane(engine, one, message.part or 0, piece)
+                follow += copy_lanes(engine, one, message.part or 0, piece)
             else:
                 follow += advance(engine, one, piece)
         piece.end()

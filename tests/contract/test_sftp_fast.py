@@ -19,6 +19,7 @@ from paramiko.message import Message
 from paramiko.packet import Packetizer
 
 from deploy.local.sftp import PasswordSftpServer, Quirks, SftpServer
+from eft.adapters.buffers import Buffers
 from eft.adapters.sftp import fit, login, packets, pipe
 from eft.adapters.sftp.fit import Footing
 from eft.adapters.sftp.inflow import Inflow, Piece
@@ -282,7 +283,8 @@ def test_payload_of_one_channel_comes_together_and_others_apart(ends: Ends) -> N
 
 def test_a_buffer_in_use_is_not_used_again(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was received stays as it is for as long as anybody looks at it, and buffers that nobody looks at serve again."""
-    monkeypatch.setattr(packets, "ARENA", 1 << 19)
+    buffers = Buffers(size=1 << 19, kept=16)
+    monkeypatch.setattr(packets, "BUFFERS", buffers)
     held: list[memoryview] = []
 
     def receive(number: int) -> memoryview:
@@ -297,7 +299,7 @@ def test_a_buffer_in_use_is_not_used_again(ends: Ends, monkeypatch: pytest.Monke
     assert [bytes(view) for view in held] == [bytes((number,)) * 30_000 for number in range(0, 60, 7)]
     held.clear()
     before = ends[0]._arena
-    known = {id(arena) for arena in ends[0]._retired} | {id(before)}
+    known = {id(arena) for arena in buffers._given} | {id(before)}
     for number in range(60):
         view = receive(number)
     assert id(ends[0]._arena) in known

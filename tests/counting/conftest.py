@@ -23,7 +23,7 @@ from eft.domain.flow import Flow, Selection
 from eft.domain.transfer import State, Step
 from eft.journey.advance import advance
 from eft.journey.discover import discover
-from eft.journey.lane import copy_lane
+from eft.journey.lane import copy_lanes
 from eft.journey.messages import Message
 from eft.journey.operate import run_flow
 from eft.journey.work import Slice
@@ -95,7 +95,7 @@ class Shop:
         follow: list[Message] = []
         for one in message.ids:
             run: Callable[[Engine, str, Slice], list[Message]] = discover if message.step is Step.DISCOVER else advance
-            follow += copy_lane(engine, one, message.part or 0, piece) if message.step is Step.PARTS else run(engine, one, piece)
+            follow += copy_lanes(engine, one, message.part or 0, piece) if message.step is Step.PARTS else run(engine, one, piece)
         piece.end()
         return follow
 

@@ -24,7 +24,7 @@ from eft.domain.transfer import State, Step, Transfer
 from eft.errors import EftError
 from eft.journey.advance import advance
 from eft.journey.held import Decision, decide
-from eft.journey.lane import copy_lane
+from eft.journey.lane import copy_lanes
 from eft.journey.messages import Message, next_message
 from eft.journey.work import Slice
 from eft.ports import Engine, Ledger
@@ -146,7 +146,8 @@ class Worker:
             )
             for one in message.ids:
                 try:
-                    queue += copy_lane(engine, one, message.part or 0, piece) if message.step is Step.PARTS else advance(engine, one, piece)
+                    parts = message.step is Step.PARTS
+                    queue += copy_lanes(engine, one, message.part or 0, piece) if parts else advance(engine, one, piece)
                 except EftError:
                     # As in a task: nothing could be written, and the message would come again. The next round is that.
                     log.warning("no row took it", exc_info=True)

@@ -15,7 +15,7 @@ from eft.journey import upkeep
 from eft.journey.advance import advance
 from eft.journey.discover import after_failed_discover, discover
 from eft.journey.disposal import give_back
-from eft.journey.lane import copy_lane
+from eft.journey.lane import copy_lanes
 from eft.journey.messages import Message
 from eft.journey.sweep import sweep
 from eft.journey.work import Slice
@@ -192,7 +192,7 @@ class Region:
         if message.step is Step.DISCOVER:
             return discover(self.engine, one, piece)
         if message.step is Step.PARTS:
-            return copy_lane(self.engine, one, message.part or 0, piece)
+            return copy_lanes(self.engine, one, message.part or 0, piece)
         return advance(self.engine, one, piece)
 
     def _after(self, message: Message, one: str, error: EftError) -> list[Message]:

@@ -220,10 +220,11 @@ def test_plans_cover_a_file_within_s3s_limits(size: int, part_size: int) -> None
 
 @given(st.integers(min_value=1, max_value=300), st.integers(min_value=1, max_value=40))
 def test_lanes_cover_every_part_once(count: int, width: int) -> None:
-    """Lanes are contiguous, as even as can be, and no more than asked for."""
+    """Lanes are contiguous, as even as can be, and of large files some for each worker."""
     found = lanes(plan_parts(count * 10, part_size=10), width=width)
     assert [n for lane in found for n in lane] == list(range(1, count + 1))
-    assert len(found) == min(width, count)
+    assert min(width, count) <= len(found) <= min(4 * width, count)
+    assert len(found) == min(width, count) or min(map(len, found)) >= 4
     assert max(map(len, found)) - min(map(len, found)) <= 1
 
 

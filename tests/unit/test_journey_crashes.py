@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from eft.domain.transfer import State
+from eft.journey.recording import TOGETHER
 from tests.crashes import Crash, CrashPoint, survive, watch
 from tests.world import SMALL, World
 
@@ -109,6 +111,7 @@ def test_a_crash_costs_at_most_the_part_in_hand() -> None:
         nonlocal written
         if label == "s3-a.write:after":
             written += 1
+            world.clock.advance(timedelta(seconds=TOGETHER))
             if written == KILLED_AFTER:
                 raise Crash(label)
 

@@ -141,7 +141,7 @@ def test_a_redriven_transfer_goes_on_with_the_upload_that_it_had(world: World, d
     transfer = world.submit("sftp-a", destination, path="in/big.bin", staging=False, retry={"tries": 1})
     lanes = world.deliver_message(world.queue.popleft())
     assert len(lanes) == 3
-    world.deliver_message(lanes[0])
+    world.in_one_lane(lanes[0])
     upload = world.ledger.load(transfer.id).upload
 
     def fail() -> None:
@@ -251,7 +251,7 @@ def test_a_lane_keeps_its_place_while_bytes_arrive() -> None:
 
     def another() -> None:
         world.clock.advance(SMALL.lease * 0.9)
-        second.extend([*sweep(world.engine), *world.deliver_message(lanes[0])])
+        second.extend([*sweep(world.engine), *world.in_one_lane(lanes[0])])
 
     once(world, "s3-a.read:chunk", another, times=4)
     assert world.deliver_message(lanes[0]) == [lanes[0]]

@@ -199,7 +199,7 @@ def test_a_planned_switch_moves_what_is_under_way(pair: Pair) -> None:
     home.server("s3-a").put("in/a.bin", b"z" * 9000)
     transfer = home.submit("s3-a", "sftp-b")
     lanes = home.deliver_message(home.queue.popleft())
-    home.deliver_message(lanes[0])
+    home.in_one_lane(lanes[0])
     writes = home.server("sftp-b").calls["write"]
     drain(home.engine, number, ORDER)
     moved = hand_over(home.engine, number, ORDER)

@@ -21,16 +21,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from paramiko.message import Message
 from paramiko.packet import NeedRekeyException, Packetizer
 
+from eft.adapters.buffers import BUFFERS
 from eft.adapters.sftp.inflow import Piece
 from eft.ports import Bytes
 
 if TYPE_CHECKING:
     from socket import socket
 
-ARENA = 1 << 20
-"""Bytes of one buffer that packets are opened into, one after the other."""
-ARENAS_KEPT = 1
-"""Buffers of a connection that wait to be used again."""
 INBOX = 1 << 19
 """Bytes that are taken from the socket at a time, at most; twice the largest packet that a server may send."""
 LARGEST_PACKET = INBOX - 64
@@ -113,9 +110,9 @@ class GcmPacketizer(Packetizer):
         self._from = self._to = 0
         """Where in the inbox what has not been opened yet begins and ends."""
         self._arena = bytearray()
+        """The buffer that packets are opened into, one after the other."""
         self._view = memoryview(b"")
         self._filled = 0
-        self._retired: list[bytearray] = []
         self._held: tuple[int, Any] | None = None
         self._plain = self._sealed = memoryview(b"")
 
@@ -281,9 +278,8 @@ class GcmPacketizer(Packetizer):
         """Goes over to an arena that nobody looks into any more, or to a new one."""
         self._view = memoryview(b"")
         if self._arena:
-            self._retired.append(self._arena)
-        self._arena = _unused(self._retired) or bytearray(ARENA)
-        del self._retired[:-ARENAS_KEPT]
+            BUFFERS.give(self._arena)
+        self._arena = BUFFERS.take()
         self._view = memoryview(self._arena)
 
     def _count_received(self, size: int) -> None:
@@ -377,16 +373,3 @@ def _never_back(engine: AESGCM | None) -> None:
     if engine is not None:
         # paramiko's count of packets stood still meanwhile, and other ciphers need it.
         raise paramiko.SSHException("the server goes back behind AES-GCM")
-
-
-def _unused(arenas: list[bytearray]) -> bytearray | None:
-    """Takes one of the arenas that no view looks into: only then can a bytearray change its size."""
-    for index, arena in enumerate(arenas):
-        try:
-            arena.pop()
-        except BufferError:
-            continue
-        arena.append(0)
-        del arenas[index]
-        return arena
-    return None
