@@ -133,7 +133,7 @@ class _Lanes:
 
 def _copy(lanes: _Lanes) -> list[Message]:
     engine, transfer, upload = lanes.engine, lanes.transfer, lanes.upload
-    if lanes.go_on():
+    if not lanes.all_done() and lanes.go_on():
         pace = Pace(engine, transfer, lanes.slice)
         with both_ends(engine, transfer) as (source, file, sink):
             try:

@@ -160,13 +160,16 @@ def test_each_byte_moves_once(which: str, request: pytest.FixtureRequest) -> Non
 
 
 def test_a_large_file_in_lanes(large: Cost) -> None:
-    """A file of five parts costs each part once, a request list per lane, and 255 KiB per request at the SFTP server."""
+    """A file of five parts costs each part once, a request list per lane, and 255 KiB per request at the SFTP server.
+
+    Messages count here that a worker goes on with itself.
+    """
     assert large.s3["UploadPart"] == PARTS
     assert sum(large.s3.values()) <= 2 * PARTS + 3
     assert large.sftp["read"] <= PARTS * (8 * MIB // (255 * 1024) + 1)
     assert sum((large.sftp - Counter(read=large.sftp["read"])).values()) <= 30
     assert large.item_writes <= 40
-    assert large.messages <= 7
+    assert large.messages <= 10
 
 
 def test_a_large_file_back(large_back: Cost) -> None:
