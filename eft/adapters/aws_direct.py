@@ -16,12 +16,12 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse, HeadersDict
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session, get_cert_path
 from botocore.utils import get_environ_proxies
 
-from eft.adapters.aws_http import SOCKET, Answer, Connections
+from eft.adapters.aws_http import SOCKET, Answer, Connections, Request
 from eft.adapters.aws_signature import Signer
 from eft.ports import Bytes
 
@@ -78,13 +78,11 @@ class Direct:
         told = {"User-Agent": self.agent, **headers} | ({"Content-Length": str(size)} if method in {"POST", "PUT"} else {})
         at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         signed = self._signer.signed(method, url, headers=told, payload=payload, keys=credentials.get_frozen_credentials(), at=at)
-        # The stubs know neither botocore's own headers nor bodies in several buffers.
-        held: tuple[Any, Any] = (HeadersDict(signed), body)
-        prepared, events = AWSPreparedRequest(method, url, *held, streamed), self.client.meta.events
+        request, events = Request(method, url, headers=signed, body=body, streamed=streamed), self.client.meta.events
         try:
             # What instruments boto3 sees these requests as well, and may answer in the service's place.
-            answered = events.emit(f"before-send.{self._service}.{operation}", request=prepared)
-            return next((each for _, each in answered if each is not None), None) or self._http.send(prepared)
+            answered = events.emit(f"before-send.{self._service}.{operation}", request=request)
+            return next((each for _, each in answered if each is not None), None) or self._http.send(request)
         except (BotoCoreError, OSError):
             return None
         finally:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from botocore.awsrequest import AWSPreparedRequest, HeadersDict
 from botocore.httpsession import create_urllib3_context
 
 from eft.adapters.aws_signature import PORTS, host, parted
@@ -19,14 +20,34 @@ from eft.ports import Bytes
 if TYPE_CHECKING:
     import ssl
 
-    from botocore.awsrequest import AWSPreparedRequest
-
 SOCKET: Final = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
 BLOCK: Final = 1 << 16
 LARGEST_HEAD: Final = 1 << 18
 OK: Final = 200
 BODILESS: Final = frozenset({204, 304})
 """Statuses of answers that end with their head (RFC 9112, 6.3)."""
+
+
+class Request(AWSPreparedRequest):
+    """A request as botocore's hooks know it. Its headers become botocore's once somebody looks at them: hooks are rare."""
+
+    def __init__(self, method: str, url: str, *, headers: dict[str, str], body: bytes | list[Bytes], streamed: bool) -> None:
+        self.method = method
+        self.url = url
+        self.body: Any = body
+        self.stream_output = streamed
+        self.context: Any = None
+        self._signed = headers
+
+    @cached_property
+    def headers(self) -> Any:  # type: ignore[override] # noqa: ANN401 - the stubs know of other headers
+        """The headers, in whatever case they are asked for; they may be changed."""
+        return HeadersDict(self._signed)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """The headers as they are sent."""
+        return dict(self.headers) if "headers" in self.__dict__ else self._signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +73,20 @@ class Connections:
         self._connect, self._read = timeout
         self._kept: defaultdict[str, _Kept] = defaultdict(lambda: deque(maxlen=kept))
 
-    def send(self, request: AWSPreparedRequest) -> Answer:
+    def send(self, request: Request) -> Answer:
         """Returns the answer to a request, without its body where that is to be streamed."""
         try:
             return self._sent(request)
         except ValueError as error:
             raise ConnectionError("this is not HTTP") from error
 
-    def _sent(self, request: AWSPreparedRequest) -> Answer:
+    def _sent(self, request: Request) -> Answer:
         origin, path, query = parted(request.url)
-        head = _head(f"{request.method} {path}{'?' if query else ''}{query} HTTP/1.1", {"Host": host(origin), **request.headers})
+        head = _head(f"{request.method} {path}{'?' if query else ''}{query} HTTP/1.1", {"Host": host(origin), **request.told})
         kept = self._kept[origin]
-        # The stubs know of no body in several buffers.
-        body: Any = request.body
         connection = self._standing(kept) or self._connected(origin)
         try:
-            connection.send(head, body or b"")
+            connection.send(head, request.body)
             return connection.answer(method=request.method, streamed=request.stream_output, kept=kept)
         except BaseException:
             connection.close()

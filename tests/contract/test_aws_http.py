@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from botocore.awsrequest import AWSPreparedRequest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
-from eft.adapters.aws_http import Answer, Connections
+from eft.adapters.aws_http import Answer, Connections, Request
 from eft.ports import Bytes
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -94,13 +93,13 @@ def _send(
     server: Server,
     *,
     method: str = "GET",
-    body: bytes | Sequence[Bytes] = b"",
+    body: bytes | list[Bytes] = b"",
     streamed: bool = False,
     scheme: str = "http",
     headers: dict[str, str] | None = None,
 ) -> Answer:
-    given: tuple[Any, Any] = (headers or {}, body)
-    return connections.send(AWSPreparedRequest(method, f"{scheme}://127.0.0.1:{server.port}/b/k%20?a=1", *given, streamed))
+    url = f"{scheme}://127.0.0.1:{server.port}/b/k%20?a=1"
+    return connections.send(Request(method, url, headers=headers or {}, body=body, streamed=streamed))
 
 
 def test_a_request_is_sent_whole_and_its_answer_is_read() -> None:
@@ -117,6 +116,14 @@ def test_a_request_is_sent_whole_and_its_answer_is_read() -> None:
         b"A: \xe9",
         b"Accept-Encoding: identity",
     ]
+
+
+def test_a_hook_may_change_the_headers() -> None:
+    """What somebody does to a request's headers, in whatever case, is what is sent."""
+    request = Request("HEAD", "http://127.0.0.1/", headers={"If-None-Match": "*", "A": "b"}, body=b"", streamed=False)
+    del request.headers["if-none-match"]
+    request.headers["C"] = "d"
+    assert request.told == {"A": "b", "C": "d"}
 
 
 def test_a_body_of_several_buffers_is_sent_from_them() -> None:

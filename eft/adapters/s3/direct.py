@@ -10,7 +10,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 from botocore.response import StreamingBody
@@ -130,7 +130,9 @@ class S3Direct:
         pieces: Sequence[Bytes] = (),
         streamed: bool = False,
     ) -> Answer | AWSResponse | None:
-        url = self._address(bucket) + quote(key, safe="/~") + (f"?{urlencode(query, quote_via=quote)}" if query else "")
+        url = self._address(bucket) + quote(key, safe="/~")
+        if query:
+            url += "?" + "&".join([f"{name}={quote(value, safe='')}" for name, value in query.items()])
         payload = UNSIGNED if url.startswith("https:") else _sha256(pieces)
         return self._way.ask(
             operation,
