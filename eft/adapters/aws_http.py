@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import weakref
 from collections import defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class Connections:
         self._bundle = bundle
         self._connect, self._read = timeout
         self._kept: defaultdict[str, _Kept] = defaultdict(lambda: deque(maxlen=kept))
+        weakref.finalize(self, _close_all, self._kept)
 
     def send(self, request: Request) -> Answer:
         """Returns the answer to a request, without its body where that is to be streamed."""
@@ -271,6 +273,12 @@ class _Connection:
 
 
 _Kept = deque[_Connection]
+
+
+def _close_all(kept: defaultdict[str, _Kept]) -> None:
+    for connections in kept.values():
+        for connection in connections:
+            connection.close()
 
 
 def _head(request: str, headers: dict[str, str]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import ssl
 import threading
@@ -67,7 +68,7 @@ class Server:
                 heard = b""
                 while b"\r\n\r\n" not in heard or not _whole(heard):
                     if not (more := wire.recv(1 << 16)):
-                        return
+                        raise ConnectionResetError
                     heard += more
                 self.heard.append(heard)
                 told, ends = self._script.pop(0) or b"", self._script[:1] == [None]
@@ -258,6 +259,17 @@ def test_so_many_idle_connections_are_kept() -> None:
         assert server.connections == 6
         for body in more:
             body.close()
+
+
+def test_who_drops_everything_leaves_no_connection_open() -> None:
+    """Connections that nobody keeps any more are closed, also where what held them was part of a cycle."""
+    with Server(PLAIN, PLAIN) as server:
+        connections: Any = _connections()
+        _send(connections, server)
+        connections.itself = connections
+        del connections
+        gc.collect()
+        assert server.idle.wait(10)
 
 
 def test_a_server_proves_its_name(tmp_path: Path) -> None:
