@@ -118,7 +118,7 @@ class Body:
 
     def __init__(self, connection: HTTPConnection, reply: HTTPResponse, kept: _Kept) -> None:
         """Takes where the connection is kept then."""
-        self._connection = connection
+        self._connection: HTTPConnection | None = connection
         self._reply = reply
         self._kept = kept
         self._end_if_read()
@@ -141,15 +141,19 @@ class Body:
 
     def close(self) -> None:
         """Drops the connection, unless the body was read to its end."""
-        self._end_if_read()
-        if not self._reply.isclosed():
+        if self._connection is not None:
             self._reply.close()
             self._connection.close()
+            self._connection = None
 
     def _end_if_read(self) -> None:
-        if self._reply.isclosed() and not self._reply.will_close and self._reply.length in {0, None}:
+        if self._connection is None or not self._reply.isclosed():
+            return
+        if self._reply.will_close or self._reply.length:
+            self._connection.close()
+        else:
             self._kept.append(self._connection)
-            self._kept = deque(maxlen=0)
+        self._connection = None
 
 
 class _Plain(HTTPConnection):
