@@ -146,7 +146,8 @@ def _shared(line: Line, ledger: FakeLedger, leave: Callable[[], None]) -> tuple[
             line.halve(which)
             line.work()
             leave()
-            rows = [ledger.load(one) for one in line.ids]
+            # As they were written: reading them would count as work.
+            rows = [ledger._rows[one].written for one in line.ids]
             wrong = [str(error) for error in line.failed] + [row.error for row in rows if row.error]
             os.write(writing, json.dumps([sum(row.state is State.SETTLED for row in rows), wrong[:3]]).encode()[:4000])
             os._exit(0)
