@@ -103,10 +103,23 @@ class _Fake:
                 raise trip.error
 
 
-@dataclass
 class _Row:
-    transfer: Transfer
-    claimant: str | None = None
+    """A row as it was written last, its times as rows keep them."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self.claimant: str | None = None
+        self.write(transfer)
+
+    def write(self, transfer: Transfer) -> None:
+        self.written = cut(transfer)
+        self._read: Transfer | None = None
+
+    @property
+    def transfer(self) -> Transfer:
+        """What comes back from the row: validated anew, once somebody wants it. Until then nobody changes it: transfers are frozen."""
+        if self._read is None:
+            self._read = Transfer.model_validate_json(self.written.model_dump_json())
+        return self._read
 
 
 @dataclass
@@ -149,7 +162,7 @@ class FakeLedger(_Fake):
                 return self._rows[transfer.id].transfer
             if self._post(transfer, since=None):
                 transfer = transfer.with_(announced=0)
-            self._rows[transfer.id] = _Row(self.stored(transfer))
+            self._rows[transfer.id] = _Row(transfer)
             return None
 
     def load(self, transfer_id: str) -> Transfer:
@@ -163,32 +176,30 @@ class FakeLedger(_Fake):
     def claim(self, transfer_id: str, *, worker: str, now: datetime, lease: timedelta, force: bool = False) -> Transfer | None:
         with self._called("claim"):
             row = self._row(transfer_id)
-            standing = row.transfer.claim_until
+            standing = row.written.claim_until
             if not (force or standing is None or standing < _cut(now) or row.claimant == worker):
                 return None
             until = now + lease
             row.claimant = worker
-            row.transfer = self.stored(
-                row.transfer.with_(fence=row.transfer.fence + 1, claim_until=until, due_at=until),
-            )
+            row.write(row.written.with_(fence=row.written.fence + 1, claim_until=until, due_at=until))
             return row.transfer
 
     def renew(self, transfer: Transfer, *, until: datetime) -> None:
         with self._called("renew"):
             row = self._rows.get(transfer.id)
-            if not _holds(row, transfer) or row.transfer.claim_until is None:
+            if not _holds(row, transfer) or row.written.claim_until is None:
                 raise LostOwnership("another worker has the transfer, or it was released")
-            row.transfer = self.stored(row.transfer.with_(claim_until=until, due_at=until))
+            row.write(row.written.with_(claim_until=until, due_at=until))
 
     def save(self, transfer: Transfer, *, was: State) -> None:
         with self._called("save"):
             row = self._rows.get(transfer.id)
-            if not _holds(row, transfer) or row.transfer.state is not was:
+            if not _holds(row, transfer) or row.written.state is not was:
                 raise LostOwnership("another worker has the transfer")
             self._post(transfer, since=was)
-            if transfer.announced != row.transfer.announced:
-                transfer = transfer.with_(announced=row.transfer.announced)
-            row.transfer = self.stored(transfer)
+            if transfer.announced != row.written.announced:
+                transfer = transfer.with_(announced=row.written.announced)
+            row.write(transfer)
             if transfer.claim_until is None:
                 row.claimant = None
 
@@ -198,7 +209,7 @@ class FakeLedger(_Fake):
             if stands is not None and stands.transfer.region_epoch >= transfer.region_epoch:
                 return False
             self._post(transfer, since=None)
-            self._rows[transfer.id] = _Row(self.stored(transfer))
+            self._rows[transfer.id] = _Row(transfer)
             return True
 
     def unsettled(self, partition: int) -> Iterator[Transfer]:
@@ -323,7 +334,7 @@ class FakeLedger(_Fake):
                 row = self._rows.get(due.id)
                 if row is None or row.transfer.due_at is None or row.transfer.due_at != _cut(due.due_at):
                     return False
-                row.transfer = self.stored(row.transfer.with_(due_at=until))
+                row.write(row.written.with_(due_at=until))
                 return True
             tenant, flow, name = due.id.split("/", 2)
             fire = self._fires.get((tenant, flow, name))
@@ -384,7 +395,7 @@ class FakeLedger(_Fake):
         """Notes how many milestones were told; with more of them by now the row stays in the outbox."""
         with self._lock:
             row = self._row(transfer_id)
-            row.transfer = row.transfer.with_(announced=max(milestones, row.transfer.announced or 0))
+            row.write(row.written.with_(announced=max(milestones, row.written.announced or 0)))
             if not news(row.transfer, since=None):
                 self.outbox.discard(transfer_id)
 
@@ -421,11 +432,6 @@ class FakeLedger(_Fake):
             return True
 
     # -- for tests to look at ------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def stored(transfer: Transfer) -> Transfer:
-        """Returns what comes back from a row: validated anew, with times as rows keep them."""
-        return Transfer.model_validate_json(cut(transfer).model_dump_json())
 
     def rows(self) -> list[Transfer]:
         """Returns all transfers, oldest first."""
@@ -675,7 +681,7 @@ def _cut(at: datetime) -> datetime:
 
 def _holds(row: _Row | None, transfer: Transfer) -> TypeGuard[_Row]:
     """Whether the row's fence is the transfer's, of the same era or a later one of the transfer's."""
-    return row is not None and row.transfer.fence == transfer.fence and row.transfer.region_epoch <= transfer.region_epoch
+    return row is not None and row.written.fence == transfer.fence and row.written.region_epoch <= transfer.region_epoch
 
 
 def cut(transfer: Transfer) -> Transfer:

@@ -1,67 +1,56 @@
 """The short way to AWS, for the requests that every file is made of: without what boto3 spends on each (docs/adr/0013).
 
-A request is signed and sent once, by botocore's own signer and HTTP session. Whatever is not the answer that was hoped for (an
-error, a throttle, a redirect, a reset, an expired credential) is not judged here: there is no answer then, and the caller asks
-boto3, which tries again and says what is wrong. So this is only for what boto3, too, would send again by itself.
+A request is signed and sent once. Whatever is not the answer that was hoped for (an error, a throttle, a redirect, a reset, an
+expired credential) is not judged here: there is no answer then, and the caller asks boto3, which tries again and says what is
+wrong. So this is only for what boto3, too, would send again by itself.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
+import time
 from base64 import b64encode
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSResponse
 from botocore.exceptions import BotoCoreError
-from botocore.httpsession import URLLib3Session
+from botocore.httpsession import URLLib3Session, get_cert_path
 from botocore.utils import get_environ_proxies
+
+from eft.adapters.aws_http import SOCKET, Answer, Connections, Request
+from eft.adapters.aws_signature import Signer
+from eft.ports import Bytes
 
 if TYPE_CHECKING:
     import botocore.session
-    from botocore.awsrequest import AWSResponse
     from botocore.client import BaseClient
-
-SOCKET: Final = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
 
 
 class Direct:
     """One principal's short way to one service, beside its boto3 client and with its settings. Thread-safe."""
 
     def __init__(self, session: botocore.session.Session, client: BaseClient) -> None:
-        # The stubs leave out most of what these hold and take.
-        config: Any = client.meta.config
-        options: Any = list(SOCKET)
-        timeout: Any = (config.connect_timeout, config.read_timeout)
-        # Where botocore's own clients look for it, too.
-        verify: Any = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True
         self.client = client
         self.agent = session.user_agent()
         self._session = session
         self._service = client.meta.service_model.service_id.hyphenize()
-        self._http = URLLib3Session(
-            verify=verify,
-            proxies=get_environ_proxies(client.meta.endpoint_url),
-            timeout=timeout,
-            max_pool_connections=config.max_pool_connections,
-            socket_options=options,
-        )
+        self._signer = Signer(client.meta.service_model.signing_name, client.meta.region_name)
+        self._http = _http(session, client)
 
     def ask_json(self, operation: str, call: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """Returns status and content of the answer in AWS's JSON protocol; bytes come as base64, as they lie on the wire."""
         model = self.client.meta.service_model.metadata
         headers = {
-            "User-Agent": self.agent,
             "X-Amz-Target": f"{model['targetPrefix']}.{operation}",
             "Content-Type": f"application/x-amz-json-{model['jsonVersion']}",
         }
         body = json.dumps(call, default=_base64).encode()
         address = f"{self.client.meta.endpoint_url.rstrip('/')}/"
-        answer = self.ask(operation, AWSRequest("POST", address, headers=headers, data=body), SigV4Auth)
+        answer = self.ask(operation, "POST", address, headers=headers, body=body, payload=sha256(body).hexdigest())
         if answer is None or answer.headers.get("x-amz-crc32") not in {None, str(crc32(answer.content))}:
             return None
         try:
@@ -70,24 +59,50 @@ class Direct:
             return None
         return (answer.status_code, told) if isinstance(told, dict) else None
 
-    def ask(self, operation: str, request: AWSRequest, signer: type[SigV4Auth]) -> AWSResponse | None:
-        """Returns the answer, whatever its status, or None where none came."""
+    def ask(
+        self,
+        operation: str,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | list[Bytes],
+        payload: str,
+        streamed: bool = False,
+    ) -> Answer | AWSResponse | None:
+        """Returns the answer, whatever its status, or None where none came; `payload` is what is signed of the body."""
         credentials = self._session.get_credentials()
         if credentials is None:
             return None
-        service, region = self.client.meta.service_model.signing_name, self.client.meta.region_name
-        signer(credentials.get_frozen_credentials(), service, region).add_auth(request)
-        prepared, events = request.prepare(), self.client.meta.events
+        size = len(body) if isinstance(body, bytes) else sum(len(piece) for piece in body)
+        told = {"User-Agent": self.agent, **headers} | ({"Content-Length": str(size)} if method in {"POST", "PUT"} else {})
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        signed = self._signer.signed(method, url, headers=told, payload=payload, keys=credentials.get_frozen_credentials(), at=at)
+        request, events = Request(method, url, headers=signed, body=body, streamed=streamed), self.client.meta.events
         try:
             # What instruments boto3 sees these requests as well, and may answer in the service's place.
-            answered = events.emit(f"before-send.{self._service}.{operation}", request=prepared)
-            return next((each for _, each in answered if each is not None), None) or self._http.send(prepared)
-        except BotoCoreError:
+            answered = events.emit(f"before-send.{self._service}.{operation}", request=request)
+            return next((each for _, each in answered if each is not None), None) or self._http.send(request)
+        except (BotoCoreError, OSError):
             return None
         finally:
             events.emit(
                 f"response-received.{self._service}.{operation}", response_dict=None, parsed_response=None, context={}, exception=None
             )
+
+
+def _http(session: botocore.session.Session, client: BaseClient) -> Connections | URLLib3Session:
+    """Returns what sends a service's requests: botocore's own session where a proxy stands between."""
+    # The stubs leave out most of what these hold and take.
+    config: Any = client.meta.config
+    timeout: Any = (config.connect_timeout, config.read_timeout)
+    # Where botocore's own clients look for it, too.
+    verify: Any = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE") or True
+    kept = config.max_pool_connections
+    if proxies := get_environ_proxies(client.meta.endpoint_url):
+        options: Any = list(SOCKET)
+        return URLLib3Session(verify=verify, proxies=proxies, timeout=timeout, max_pool_connections=kept, socket_options=options)
+    return Connections(bundle=get_cert_path(verify), timeout=timeout, kept=kept)
 
 
 def _base64(value: bytes) -> str:

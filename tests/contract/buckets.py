@@ -169,7 +169,7 @@ def serving(status: int, headers: dict[str, str], body: bytes) -> Iterator[str]:
                 self.wfile.write(body)
             self.close_connection = True
 
-        do_GET = do_HEAD = do_POST = _answer  # noqa: N815 - http.server looks these names up
+        do_GET = do_HEAD = do_POST = do_PUT = _answer  # noqa: N815 - http.server looks these names up
 
         def log_message(self, *_: object) -> None:
             """The test speaks."""

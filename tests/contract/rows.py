@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 import boto3
 import pytest
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest, AWSResponse
+from botocore.awsrequest import AWSResponse
 
 from eft.adapters.aws import AwsSession
 from eft.adapters.aws_direct import Direct
+from eft.adapters.aws_http import Answer
 from eft.adapters.ledger import DynamoLedger
 from eft.adapters.limits import DynamoLimits
 from eft.adapters.registry import DynamoRegistry
@@ -140,8 +140,8 @@ class DynamoRows(Rows):
     def losing_answers(self, operation: str) -> Iterator[None]:
         """Has each such request sent a second time, as it is when the first one's answer is lost."""
 
-        def lost(direct: Direct, asked: str, request: AWSRequest, signer: type[SigV4Auth]) -> AWSResponse | None:
-            answer = ask(direct, asked, request, signer)
+        def lost(direct: Direct, asked: str, *where: str, **what: Any) -> Answer | AWSResponse | None:  # noqa: ANN401 - passed on
+            answer = ask(direct, asked, *where, **what)
             return None if asked == operation else answer
 
         ask = Direct.ask

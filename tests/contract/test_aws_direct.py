@@ -12,6 +12,7 @@ from eft.adapters.s3.direct import S3Direct
 from eft.domain.fingerprint import Fingerprint, RemoteFile
 from eft.domain.names import remote_path
 from eft.errors import Transient
+from eft.ports import Bytes
 from tests.contract.buckets import MOTO_KEYS, REGION, Bucket, answer, serving
 from tests.contract.store_suite import content_of
 
@@ -126,6 +127,24 @@ def test_a_session_is_renewed_at_any_moment() -> None:
     assert session.beside("s3", S3Direct) is made
     session.renew()
     assert session.beside("s3", S3Direct) is not made
+
+
+def test_a_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the environment names a proxy, the short way leads through it."""
+    with serving(200, HEAD, b"") as url:
+        monkeypatch.setenv("HTTP_PROXY", url)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        found = _direct("http://store.invalid:9000").head("b", "a")
+    assert isinstance(found, dict)
+    assert found["ETag"] == '"e"'
+
+
+def test_pieces_leave_as_they_came() -> None:
+    """A part of many buffers arrives whole; its hash is theirs together."""
+    with serving(200, {"ETag": '"e"', "Content-Length": "0"}, b"") as url:
+        pieces: list[Bytes] = [b"a" * 100_000, bytearray(b"b" * 100_000), memoryview(b"c")]
+        assert _direct(url).part("b", "a", upload="u", number=1, pieces=pieces, headers={}) == '"e"'
 
 
 def _direct(url: str) -> S3Direct:

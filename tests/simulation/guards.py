@@ -28,7 +28,6 @@ from eft.regions import adoption, rejoin, strays, switch
 from eft.regions.pair import RegionPair
 from tests import fake_regions
 from tests.fake_regions import FakeOwnershipTable
-from tests.fakes import cut
 from tests.simulation import chaos
 from tests.simulation.chaos import Story
 from tests.simulation.kernel import SECOND
@@ -97,7 +96,7 @@ def _broken(seed: int) -> list[str]:
 def _save_unconditionally(patch: Patch) -> None:
     def save(self: SimLedger, transfer: Transfer, *, was: State) -> None:
         row = self._rows[transfer.id]
-        row.transfer = cut(transfer)
+        row.write(transfer)
         if transfer.claim_until is None:
             row.claimant = None
 

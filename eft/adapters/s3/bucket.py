@@ -128,7 +128,7 @@ class S3Bucket:
     def standing(self, path: RemotePath, *, version: str | None = None) -> RemoteFile | None:
         """Returns the object under a name as it is now, or a version of it, with the transfer that wrote it, or None."""
         with self.translated():
-            head = self.direct.head(self.bucket, self.key(path), version=version) if self.direct else None
+            head = direct.head(self.bucket, self.key(path), version=version) if (direct := self.direct) else None
         if head is None:
             head = self.head(path, version=version)
         return None if head is None or isinstance(head, str) else self.found(path, head)

@@ -10,14 +10,14 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
 from botocore.response import StreamingBody
 
 from eft.adapters.aws_direct import Direct
+from eft.adapters.aws_http import Answer
+from eft.adapters.aws_signature import UNSIGNED
 from eft.ports import Bytes
 
 if TYPE_CHECKING:
@@ -52,18 +52,6 @@ class Completed:
     version: str | None
 
 
-class _Signer(S3SigV4Auth):
-    """Signs bodies that come in pieces, and hashes them only where TLS does not protect them already."""
-
-    def payload(self, request: AWSRequest) -> str:
-        if (request.url or "").startswith("https:"):
-            return "UNSIGNED-PAYLOAD"
-        sha = hashlib.sha256()
-        for piece in [request.data] if isinstance(request.data, bytes) else request.data or ():
-            sha.update(piece)
-        return sha.hexdigest()
-
-
 class S3Direct:
     """One principal's way to S3, beside its boto3 client. Thread-safe."""
 
@@ -80,7 +68,7 @@ class S3Direct:
         if answer.status_code == MISSING:
             return ABSENT
         headers = answer.headers
-        length, modified, etag = _number(headers.get("Content-Length")), _time(headers.get("Last-Modified")), headers.get("ETag")
+        length, modified, etag = _number(headers.get("content-length")), _time(headers.get("last-modified")), headers.get("etag")
         if length is None or modified is None or etag is None:
             return None
         metadata = {name.lower()[len(METADATA) :]: value for name, value in headers.items() if name.lower().startswith(METADATA)}
@@ -96,15 +84,16 @@ class S3Direct:
     def get(self, bucket: str, key: str, *, start: int, size: int, version: str | None, if_match: str | None) -> dict[str, Any] | None:
         """Returns `Body`, `ContentLength` and `ContentRange` of a range, as boto3 does."""
         headers = {"Range": f"bytes={start}-{start + size - 1}"} | ({"If-Match": if_match} if if_match is not None else {})
-        answer = self._ask("GetObject", "GET", bucket, key, query=_version(version), headers=headers, stream=True)
+        answer = self._ask("GetObject", "GET", bucket, key, query=_version(version), headers=headers, streamed=True)
         if answer is None:
             return None
-        length = _number(answer.headers.get("Content-Length"))
+        length = _number(answer.headers.get("content-length"))
         if answer.status_code not in {OK, PARTIAL} or length is None:
             answer.raw.close()
             return None
-        told: dict[str, Any] = {"Body": StreamingBody(answer.raw, length), "ContentLength": length}
-        return told | ({"ContentRange": answer.headers["Content-Range"]} if "Content-Range" in answer.headers else {})
+        raw: Any = answer.raw
+        told: dict[str, Any] = {"Body": StreamingBody(raw, length), "ContentLength": length}
+        return told | ({"ContentRange": answer.headers["content-range"]} if "content-range" in answer.headers else {})
 
     def begin(self, bucket: str, key: str, *, headers: Mapping[str, str]) -> str | None:
         """Returns the id of a new upload. A lost answer leaves one that nobody knows, as a crash after it does."""
@@ -115,7 +104,7 @@ class S3Direct:
         """Sends a part from the buffers that it came in and returns its etag."""
         query = {"partNumber": str(number), "uploadId": upload}
         answer = self._ask("UploadPart", "PUT", bucket, key, query=query, headers=headers, pieces=pieces)
-        return None if answer is None or answer.status_code != OK else answer.headers.get("ETag")
+        return None if answer is None or answer.status_code != OK else answer.headers.get("etag")
 
     def complete(
         self, bucket: str, key: str, *, upload: str, parts: Sequence[tuple[int, str]], headers: Mapping[str, str]
@@ -139,20 +128,22 @@ class S3Direct:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         pieces: Sequence[Bytes] = (),
-        stream: bool = False,
-    ) -> AWSResponse | None:
-        size = sum(len(piece) for piece in pieces)
-        request = AWSRequest(
+        streamed: bool = False,
+    ) -> Answer | AWSResponse | None:
+        url = self._address(bucket) + quote(key, safe="/~")
+        if query:
+            url += "?" + "&".join([f"{name}={quote(value, safe='')}" for name, value in query.items()])
+        payload = UNSIGNED if url.startswith("https:") else _sha256(pieces)
+        return self._way.ask(
+            operation,
             method,
-            self._address(bucket) + quote(key, safe="/~") + (f"?{urlencode(query, quote_via=quote)}" if query else ""),
-            headers={"User-Agent": self._way.agent, **(headers or {})},
+            url,
+            headers={**(headers or {}), "X-Amz-Content-SHA256": payload},
             # Small ones leave in one packet with their headers.
-            data=b"".join(pieces) if size < JOINED else list(pieces),
-            stream_output=stream,
+            body=b"".join(pieces) if sum(len(piece) for piece in pieces) < JOINED else list(pieces),
+            payload=payload,
+            streamed=streamed,
         )
-        if size >= JOINED:
-            request.headers["Content-Length"] = str(size)
-        return self._way.ask(operation, request, _Signer)
 
     def _address(self, bucket: str) -> str:
         """Returns what a key is put behind: where and how boto3 itself addresses the bucket."""
@@ -162,7 +153,14 @@ class S3Direct:
         return address
 
 
-def _field(answer: AWSResponse, name: str) -> str | None:
+def _sha256(pieces: Sequence[Bytes]) -> str:
+    sha = hashlib.sha256()
+    for piece in pieces:
+        sha.update(piece)
+    return sha.hexdigest()
+
+
+def _field(answer: Answer | AWSResponse, name: str) -> str | None:
     """Returns the content of an element that occurs once; no parser of XML sees what a store sends."""
     found = re.search(f"<{name}>([^<]*)</{name}>".encode(), answer.content)
     try:

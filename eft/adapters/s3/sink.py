@@ -112,9 +112,9 @@ class S3Sink(S3Bucket):
         parts = [(part.number, quoted(part.etag or "")) for part in commit.parts]
         with self.translated():
             asked = {"MpuObjectSize": commit.size, **self._conditions(commit)}
-            if self.direct:
+            if direct := self.direct:
                 headers = {HEADERS[name]: str(value) for name, value in asked.items()}
-                done = self.direct.complete(self.bucket, self.key(commit.path), upload=commit.token, parts=parts, headers=headers)
+                done = direct.complete(self.bucket, self.key(commit.path), upload=commit.token, parts=parts, headers=headers)
                 if done is not None:
                     return Committed(outcome=CommitOutcome.DONE, etag=bare(done.etag), version=pinning(done.version))
             try:
@@ -202,10 +202,10 @@ class S3Sink(S3Bucket):
     def _begin(self, path: str, *, metadata: dict[str, str]) -> str:
         """Creates an upload that is judged by a full-object checksum where the store can, and notes whether it can."""
         asked: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key(path), "Metadata": metadata, **self.encryption()}
-        if self.direct and self._judgement is not None:
+        if (direct := self.direct) and self._judgement is not None:
             told = {f"{METADATA}{name}": value for name, value in metadata.items()}
             told |= {HEADERS[name]: value for name, value in {**self.encryption(), **(JUDGED if self._judgement else {})}.items()}
-            if (begun := self.direct.begin(self.bucket, self.key(path), headers=told)) is not None:
+            if (begun := direct.begin(self.bucket, self.key(path), headers=told)) is not None:
                 return begun
         if self.place.full_object_checksum is False:
             return self.s3.create_multipart_upload(**asked)["UploadId"]

@@ -184,9 +184,9 @@ class S3Source(S3Bucket):
 
     def _range(self, file: RemoteFile, start: int, size: int) -> GetObjectOutputTypeDef:
         pinned, key = pin(file), self.key(file.path)
-        if self.direct:
+        if direct := self.direct:
             version, if_match = pinned.get("VersionId"), pinned.get("IfMatch")
-            answer = self.direct.get(self.bucket, key, start=start, size=size, version=version, if_match=if_match)
+            answer = direct.get(self.bucket, key, start=start, size=size, version=version, if_match=if_match)
             if answer is not None:
                 return cast("GetObjectOutputTypeDef", answer)
         return self.s3.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={start}-{start + size - 1}", **pinned)

@@ -90,9 +90,9 @@ class S3Uploading:
         sink, key = self._sink, self._sink.key(self._path)
         checksum = {"ChecksumCRC64NVME": crc64nvme_base64(crc)} if self._checksum else {}
         with sink.translated():
-            if sink.direct:
+            if direct := sink.direct:
                 headers = {HEADERS[name]: value for name, value in checksum.items()}
-                etag = sink.direct.part(sink.bucket, key, upload=self._token, number=number, pieces=pieces, headers=headers)
+                etag = direct.part(sink.bucket, key, upload=self._token, number=number, pieces=pieces, headers=headers)
                 if etag is not None:
                     return number, etag.strip('"')
             try:

@@ -1,0 +1,184 @@
+"""HTTP/1.1 over kept connections for the short way to AWS (aws_direct.py): the standard library's, without what others put around it."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections import defaultdict, deque
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from botocore.awsrequest import AWSPreparedRequest, HeadersDict
+from botocore.httpsession import create_urllib3_context
+
+from eft.adapters.aws_signature import parted
+from eft.ports import Bytes
+
+if TYPE_CHECKING:
+    import ssl
+
+SOCKET: Final = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
+"""Options of every connection."""
+
+
+class Request(AWSPreparedRequest):
+    """A request as botocore's hooks know it. Its headers become botocore's once somebody looks at them: hooks are rare."""
+
+    def __init__(self, method: str, url: str, *, headers: dict[str, str], body: bytes | list[Bytes], streamed: bool) -> None:
+        self.method = method
+        self.url = url
+        self.body: Any = body
+        self.streamed = self.stream_output = streamed
+        self.context: Any = None
+        self._signed = headers
+
+    @cached_property
+    def headers(self) -> Any:  # type: ignore[override] # noqa: ANN401 - the stubs know of other headers
+        """The headers, in whatever case they are asked for; they may be changed."""
+        return HeadersDict(self._signed)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """The headers as they are sent."""
+        return dict(self.headers) if "headers" in self.__dict__ else self._signed
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A service's answer. Its body is `content`, or is read from `raw` where the request said so."""
+
+    status_code: int
+    headers: dict[str, str]
+    """By names in lower case."""
+    content: bytes
+    raw: Body
+
+
+class Connections:
+    """Sends requests, each once, and keeps the connections, so many to each host. Thread-safe.
+
+    An answer that breaks off, that is not HTTP, or that does not come in time is an `OSError`.
+    """
+
+    def __init__(self, *, bundle: str | None, timeout: tuple[float, float], kept: int) -> None:
+        """Takes the file of certificates that are trusted, and the seconds to wait for a connection and for what comes over it."""
+        self._bundle = bundle
+        self._connect, self._read = timeout
+        self._kept: defaultdict[str, _Kept] = defaultdict(lambda: deque(maxlen=kept))
+
+    def send(self, request: Request) -> Answer:
+        """Returns the answer to a request, without its body where that is to be streamed."""
+        origin, path, query = parted(request.url)
+        kept = self._kept[origin]
+        connection = _standing(kept) or self._connected(origin)
+        try:
+            connection.request(request.method, f"{path}?{query}" if query else path, body=request.body or None, headers=request.told)
+            reply = connection.getresponse()
+            body = Body(connection, reply, kept)
+            content = b"" if request.streamed else body.read()
+        except (HTTPException, ValueError) as error:
+            connection.close()
+            raise ConnectionError("this is not HTTP") from error
+        except BaseException:
+            connection.close()
+            raise
+        headers = {name.lower(): value for name, value in reply.getheaders()}
+        return Answer(reply.status, headers, content, body)
+
+    def _connected(self, origin: str) -> HTTPConnection:
+        parts = urlsplit(origin)
+        name = parts.hostname or ""
+        if parts.scheme == "https":
+            connection: HTTPConnection = _Secure(name, parts.port, timeout=self._connect, context=self._tls)
+        else:
+            connection = _Plain(name, parts.port, timeout=self._connect)
+        # What is kept is used on, or dropped: never opened anew by itself.
+        connection.auto_open = 0
+        connection.connect()
+        for option in SOCKET:
+            connection.sock.setsockopt(*option)
+        connection.sock.settimeout(self._read)
+        return connection
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        context: ssl.SSLContext = create_urllib3_context()
+        # urllib3 compares the names itself.
+        context.check_hostname = True
+        context.load_verify_locations(self._bundle)
+        return context
+
+
+class Body:
+    """An answer's body on its connection, which serves again once the body is read to its end."""
+
+    def __init__(self, connection: HTTPConnection, reply: HTTPResponse, kept: _Kept) -> None:
+        """Takes where the connection is kept then."""
+        self._connection: HTTPConnection | None = connection
+        self._reply = reply
+        self._kept = kept
+        self._end_if_read()
+
+    def read(self, size: int | None = None) -> bytes:
+        """Returns so many bytes, or all, and fewer at the end.
+
+        Raises:
+            HTTPException: all were asked for, and are not there.
+        """
+        found = self._reply.read(size)
+        self._end_if_read()
+        return found
+
+    def readinto(self, view: memoryview) -> int:
+        """Reads into a buffer and returns how many bytes; fewer than it takes at the end."""
+        found = self._reply.readinto(view)
+        self._end_if_read()
+        return found
+
+    def close(self) -> None:
+        """Drops the connection, unless the body was read to its end."""
+        if self._connection is not None:
+            self._reply.close()
+            self._connection.close()
+            self._connection = None
+
+    def _end_if_read(self) -> None:
+        if self._connection is None or not self._reply.isclosed():
+            return
+        if self._reply.will_close or self._reply.length:
+            self._connection.close()
+        else:
+            self._kept.append(self._connection)
+        self._connection = None
+
+
+class _Plain(HTTPConnection):
+    def __del__(self) -> None:
+        """Whoever drops a connection closes it."""
+        self.close()
+
+
+class _Secure(HTTPSConnection):
+    def __del__(self) -> None:
+        """Whoever drops a connection closes it."""
+        self.close()
+
+
+_Kept = deque[HTTPConnection]
+
+
+def _standing(kept: _Kept) -> HTTPConnection | None:
+    """Takes a connection on which nothing is asked and which the other side has neither closed nor sends on."""
+    with suppress(IndexError):
+        while True:
+            connection = kept.pop()
+            heard = select.poll()
+            heard.register(connection.sock, select.POLLIN)
+            if not heard.poll(0):
+                return connection
+            connection.close()
+    return None
