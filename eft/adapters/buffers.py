@@ -36,7 +36,7 @@ class Buffers:
         return bytearray(self.size)
 
     def give(self, buffer: bytearray) -> None:
-        """Takes a buffer back. Views into it may live on; as long as they do, it is not used again."""
+        """Takes a buffer back. As long as views into it live on it is not used again; who still wants its bytes has one by now."""
         with self._lock:
             self._given.append(buffer)
             if len(self._given) > self._kept:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from botocore.exceptions import ClientError
 
 from eft.adapters.aws_errors import code_of
+from eft.adapters.buffers import BUFFERS
 from eft.adapters.s3.bucket import NOT_FOUND, PRECONDITION_FAILED, VERSION_GONE, S3Bucket, bare, pin, quoted
 from eft.domain.fingerprint import Fingerprint, RefusedName, RemoteFile
 from eft.domain.names import RemotePath, display, is_token, remote_path
@@ -18,7 +19,6 @@ from eft.ports import Bytes, MoveOutcome
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef, ObjectTypeDef
 
-CHUNK: Final = MIB
 COPY_WHOLE_UP_TO: Final = MAX_PART_SIZE
 """Bytes that one CopyObject takes (Amazon S3 API, CopyObject)."""
 COPY_PART: Final = 512 * MIB
@@ -87,17 +87,21 @@ class S3Source(S3Bucket):
             return
         with self.pinned(file.path):
             answer = self._range(file, start, size)
-        body = answer["Body"]
+        body: Any = answer["Body"]
         try:
             self._check_range(file, answer, start=start, size=size)
             left = size
             while left:
+                buffer = BUFFERS.take()
+                view = memoryview(buffer)
+                # Given back while it is looked into: it serves again once whoever gets the bytes has let go of them.
+                BUFFERS.give(buffer)
                 with self.translated():
-                    chunk = body.read(min(CHUNK, left))
-                if not chunk:
+                    filled = body.readinto(view[:left])
+                if not filled:
                     raise self._cut_short(file)
-                left -= len(chunk)
-                yield chunk
+                left -= filled
+                yield view[:filled]
         finally:
             # Given up before its end, the connection cannot serve another request: closing drops it.
             body.close()
