@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from deploy.local import places
 from deploy.local.process import LOOPBACK, Child, Stack, accepts
 from deploy.local.servers import NetworkServer, S3Server, passed_on
 from deploy.local.sftp import SftpAccount, SftpServer, write_private
+from tests.bench.gauge import cpu_seconds
 from tests.bench.workloads import Workload
 
 if TYPE_CHECKING:
@@ -69,6 +71,10 @@ class Bucket:
     access_key: str
     secret_key: str
 
+
+QUIET: Final = 0.3
+"""Seconds of which servers at rest use a tenth at the most."""
+SETTLED_IN: Final = 10.0
 
 Place = SftpAccount | Bucket
 
@@ -146,7 +152,20 @@ class Outside:
             config = TransferConfig(multipart_chunksize=PART, multipart_threshold=PART)
             for path in workload.paths:
                 s3.upload_file(str(directory / path), FROM, path, Config=config)
+                # Who reads an object first would pay for what the server does once.
+                for _ in s3.get_object(Bucket=FROM, Key=path)["Body"].iter_chunks(PART):
+                    pass
         self._filled.add((kind, workload.name))
+
+    def settle(self) -> None:
+        """Waits until the servers have nothing to do: what one tool left them is not to be the next one's."""
+        until = time.monotonic() + SETTLED_IN
+        used = cpu_seconds(self.servers)
+        while time.monotonic() < until:
+            time.sleep(QUIET)
+            before, used = used, cpu_seconds(self.servers)
+            if used - before <= QUIET / 10:
+                return
 
     def empty(self, into: str) -> None:
         """Removes what arrived under a name, so that memory lasts."""
