@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -222,7 +222,7 @@ class FakeStore:
             self._must_exist(upload.token)
         yield FakeUploading(self, upload)
 
-    def verify(self, upload: Upload) -> None:
+    def verify(self, upload: Upload, parts: Sequence[PartDone] = ()) -> None:
         with self._called("verify"):
             size = self._token_size(upload.token)
             if size != upload.plan.size:

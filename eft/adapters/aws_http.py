@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import select
 import socket
-from collections import defaultdict, deque
-from contextlib import suppress
+import threading
+from collections import OrderedDict, deque
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -20,9 +21,13 @@ from eft.ports import Bytes
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Iterator
 
 SOCKET: Final = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
 """Options of every connection."""
+
+ORIGINS: Final = 16
+"""Hosts to which connections are kept: on AWS each bucket is one."""
 
 
 class Request(AWSPreparedRequest):
@@ -68,26 +73,38 @@ class Connections:
         """Takes the file of certificates that are trusted, and the seconds to wait for a connection and for what comes over it."""
         self._bundle = bundle
         self._connect, self._read = timeout
-        self._kept: defaultdict[str, _Kept] = defaultdict(lambda: deque(maxlen=kept))
+        self._each = kept
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._lock = threading.Lock()
 
     def send(self, request: Request) -> Answer:
         """Returns the answer to a request, without its body where that is to be streamed."""
         origin, path, query = parted(request.url)
-        kept = self._kept[origin]
-        connection = _standing(kept) or self._connected(origin)
+        kept = self._kept_to(origin)
+        connection = _standing(kept)
         try:
+            connection = connection or self._connected(origin)
             connection.request(request.method, f"{path}?{query}" if query else path, body=request.body or None, headers=request.told)
             reply = connection.getresponse()
             body = Body(connection, reply, kept)
             content = b"" if request.streamed else body.read()
-        except (HTTPException, ValueError) as error:
-            connection.close()
-            raise ConnectionError("this is not HTTP") from error
-        except BaseException:
-            connection.close()
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, HTTPException | ValueError):
+                raise ConnectionError("this is not HTTP") from error
             raise
         headers = {name.lower(): value for name, value in reply.getheaders()}
         return Answer(reply.status, headers, content, body)
+
+    def _kept_to(self, origin: str) -> _Kept:
+        """Returns the connections to an origin; those of the origins that were asked least recently are dropped."""
+        with self._lock:
+            kept = self._kept.setdefault(origin, deque(maxlen=self._each))
+            self._kept.move_to_end(origin)
+            if len(self._kept) > ORIGINS:
+                self._kept.popitem(last=False)
+            return kept
 
     def _connected(self, origin: str) -> HTTPConnection:
         parts = urlsplit(origin)
@@ -127,15 +144,21 @@ class Body:
         """Returns so many bytes, or all, and fewer at the end.
 
         Raises:
-            HTTPException: all were asked for, and are not there.
+            ConnectionError: all were asked for, and are not there; or what comes is malformed.
         """
-        found = self._reply.read(size)
+        with _named():
+            found = self._reply.read(size)
         self._end_if_read()
         return found
 
     def readinto(self, view: memoryview) -> int:
-        """Reads into a buffer and returns how many bytes; fewer than it takes at the end."""
-        found = self._reply.readinto(view)
+        """Reads into a buffer and returns how many bytes; fewer than it takes at the end.
+
+        Raises:
+            ConnectionError: what comes is malformed.
+        """
+        with _named():
+            found = self._reply.readinto(view)
         self._end_if_read()
         return found
 
@@ -169,6 +192,14 @@ class _Secure(HTTPSConnection):
 
 
 _Kept = deque[HTTPConnection]
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except HTTPException as error:
+        raise ConnectionError("this is not HTTP") from error
 
 
 def _standing(kept: _Kept) -> HTTPConnection | None:

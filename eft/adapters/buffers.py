@@ -15,6 +15,9 @@ SIZE: Final = 1 << 20
 KEPT: Final = 80
 """Buffers that wait to be used again: as many as four lanes of a large file hold at a time."""
 
+SPARE: Final = 16
+"""Buffers that are kept though nobody has used them for a while."""
+
 
 class Buffers:
     """Buffers of one size. Thread-safe."""
@@ -41,6 +44,13 @@ class Buffers:
             self._given.append(buffer)
             if len(self._given) > self._kept:
                 self._given.popleft()
+
+    def trim(self) -> None:
+        """Lets go of buffers that nobody uses, but for a few: whoever holds bytes in another way is to find room for them."""
+        with self._lock:
+            unused = [buffer for buffer in self._given if _unused(buffer)]
+            gone = {id(buffer) for buffer in unused[SPARE:]}
+            self._given = deque(buffer for buffer in self._given if id(buffer) not in gone)
 
 
 def _unused(buffer: bytearray) -> bool:

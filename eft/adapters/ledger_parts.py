@@ -43,7 +43,7 @@ class PartRows:
             self._table.put(row, condition="attribute_not_exists(#pk)")
 
     def parts(self, transfer_id: str, *, attempt: int) -> dict[int, PartDone]:
-        """One request per MB: at least 4,000 parts. Where two workers noted a part, in runs that overlap, either note is true."""
+        """One request per MB: at least 4,000 parts. Of a part that two workers noted, in runs that overlap, either note is returned."""
         rows = self._table.query("#pk = :pk AND begins_with(#sk, :sk)", values={":pk": f"T#{transfer_id}", ":sk": f"P#{attempt}#"})
         done = {part.number: part for row in rows for part in _PARTS.validate_json(checked(row)["body"])}
         return dict(sorted(done.items()))

@@ -19,6 +19,8 @@ from eft.domain.breaker import Breaker
 from eft.domain.instants import instant, millis
 from eft.ports import Clock
 
+KEPT: Final = timedelta(days=1)
+"""How long the item of a key outlives its last lease."""
 ROUNDS: Final = 8
 """Looks at an item that others change meanwhile, before a caller goes without."""
 
@@ -44,9 +46,9 @@ class DynamoLimits:
         for _ in range(ROUNDS):
             done, row = self._table.update(
                 *_slots_key(key),
-                "SET #slots.#holder = :until",
+                "SET #slots.#holder = :until, #expires = :expires",
                 condition="attribute_exists(#slots.#holder) OR (attribute_exists(#slots) AND size(#slots) < :limit)",
-                values={":until": until, ":limit": limit},
+                values={":until": until, ":limit": limit, ":expires": _expires(now + lease)},
                 names={"#holder": holder},
             )
             if done:
@@ -55,7 +57,7 @@ class DynamoLimits:
             alive = {one: end for one, end in (seen or {}).items() if end >= millis(now)}
             if len(alive) >= limit:
                 return False
-            if self._replace(key, seen, {**alive, holder: until}):
+            if self._replace(key, seen, {**alive, holder: until}, expires=_expires(now + lease)):
                 return True
         return False
 
@@ -127,14 +129,14 @@ class DynamoLimits:
             # Changed meanwhile, it is not this caller's probe any more.
             self._store(endpoint, given_back, seen=row, reason=row["reason"])
 
-    def _replace(self, key: str, seen: dict[str, int] | None, slots: dict[str, int]) -> bool:
+    def _replace(self, key: str, seen: dict[str, int] | None, slots: dict[str, int], *, expires: int) -> bool:
         """Puts slots in place of those seen; returns whether they were still those."""
-        values: dict[str, Value] = {":slots": dict(slots)}
+        values: dict[str, Value] = {":slots": dict(slots), ":expires": expires}
         if seen is not None:
             values[":seen"] = dict(seen)
         done, _ = self._table.update(
             *_slots_key(key),
-            "SET #slots = :slots",
+            "SET #slots = :slots, #expires = :expires",
             condition="attribute_not_exists(#slots)" if seen is None else "#slots = :seen",
             values=values,
         )
@@ -161,6 +163,10 @@ class DynamoLimits:
 def _breaker(row: Row) -> Breaker:
     shut = instant(row["shut_until"]) if "shut_until" in row else None
     return Breaker(failures=row["failures"], opened=row["opened"], shut_until=shut, probing=row["probing"])
+
+
+def _expires(until: datetime) -> int:
+    return int((until + KEPT).timestamp())
 
 
 def _slots_key(key: str) -> tuple[str, str]:

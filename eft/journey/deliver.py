@@ -41,7 +41,7 @@ def deliver(work: Work) -> list[Message]:
         parts, seen = brought
         sha256 = checked_sha256(work, source, file, sink, upload, seen=seen)
         check_unchanged(source, file)
-        sink.verify(upload)
+        sink.verify(upload, list(parts.values()))
         _decide(work, sink, upload, parts, sha256)
         commit_once(work, sink)
     return next_message(work.transfer)

@@ -96,17 +96,14 @@ class _Lanes:
         return len(self._done) == self.upload.plan.count
 
     def record(self, done: PartDone) -> None:
+        self._renew()
         self.recording.add(done)
         self._still_moving()
 
     def kept(self, chunks: Iterable[Bytes]) -> Iterator[Bytes]:
         for chunk in self.recording.kept(chunks):
             self.slice.check()
-            if self.engine.clock.monotonic() >= self._renew_at:
-                self._renew_at = self._next_renewal()
-                for lane in self._taken:
-                    self._take(lane)
-                self._still_moving()
+            self._renew()
             yield chunk
 
     def release(self) -> None:
@@ -116,6 +113,20 @@ class _Lanes:
     def _take(self, lane: range) -> bool:
         """Takes a lane for this worker, or takes it for longer."""
         return self.engine.limits.acquire(self._key(lane), limit=1, holder=self.slice.worker, lease=self.engine.tuning.lease)
+
+    def _renew(self) -> None:
+        """Takes the lanes for longer, when a third of the lease has passed.
+
+        Raises:
+            SliceOver: this worker stood still for so long that another one has its lane: what it has not recorded is copied anew.
+        """
+        if self.engine.clock.monotonic() < self._renew_at:
+            return
+        self._renew_at = self._next_renewal()
+        if not all(self._take(lane) for lane in reversed(self._taken)):
+            self.recording.forget()
+            raise SliceOver("another worker has the lane")
+        self._still_moving()
 
     def _next_renewal(self) -> float:
         return self.engine.clock.monotonic() + self.engine.tuning.lease.total_seconds() / 3

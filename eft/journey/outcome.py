@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 REPLICA_PATIENCE = timedelta(days=1)
 """After a switch a transfer waits so long for S3's replication of its staged copy (15 minutes by S3's agreement) before it is buried."""
-ABANDONING = frozenset({"token_gone", "size_differs", "checksum_mismatch", "source_changed"})
+ABANDONING = frozenset({"token_gone", "size_differs", "part_differs", "checksum_mismatch", "source_changed"})
 """Reasons after which an attempt's bytes are worthless: the next try begins a new one."""
 
 

@@ -23,6 +23,7 @@ class Recording:
     attempt: int
     _waiting: list[PartDone] = field(default_factory=list)
     _write_at: float = 0
+    _ended: bool = False
 
     def __enter__(self) -> Self:
         return self
@@ -33,6 +34,8 @@ class Recording:
 
     def add(self, done: PartDone) -> None:
         """Takes a part that is durable."""
+        if self._ended:
+            return
         if not self._waiting:
             self._write_at = max(self._write_at, self.engine.clock.monotonic())
         self._waiting.append(done)
@@ -43,6 +46,11 @@ class Recording:
         for chunk in chunks:
             self._write_due()
             yield chunk
+
+    def forget(self) -> None:
+        """Drops what waits and whatever follows: another worker brings those parts, too, and its notes are the true ones."""
+        self._waiting = []
+        self._ended = True
 
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, []

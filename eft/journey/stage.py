@@ -52,6 +52,8 @@ def _begin(work: Work, source: Source, file: RemoteFile, staging: Sink) -> Uploa
 
 def _complete(work: Work, staging: Sink, upload: Upload, commit: Commit) -> None:
     committed = staging.commit(commit)
+    if committed.outcome is CommitOutcome.PART_DIFFERS:
+        raise Transient("the parts of the staged copy are not those that were recorded; it is made again", reason="part_differs")
     if committed.outcome not in {CommitOutcome.DONE, CommitOutcome.TOKEN_GONE}:
         msg = f"the staged copy could not be completed: {committed.outcome}"
         raise Transient(msg, reason="staging_failed")

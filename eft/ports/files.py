@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -127,11 +127,11 @@ class Sink(Protocol):
             Permanent: `token_gone` when it does not exist any more.
         """
 
-    def verify(self, upload: Upload) -> None:
-        """Checks that the token holds exactly the planned number of bytes, as far as the server tells.
+    def verify(self, upload: Upload, parts: Sequence[PartDone] = ()) -> None:
+        """Checks that the token holds exactly the planned number of bytes, and the parts on record, as far as the server tells.
 
         Raises:
-            Transient: `size_differs`; the attempt is abandoned.
+            Transient: `size_differs`, `part_differs`; the attempt is abandoned.
         """
 
     def read_back(self, upload: Upload) -> Iterator[Bytes] | None:

@@ -139,7 +139,7 @@ class Ledger(Protocol):
         """
 
     def record_parts(self, transfer_id: str, *, attempt: int, done: Sequence[PartDone]) -> None:
-        """Notes parts of an attempt as durable, in any order; what was noted of a part stays."""
+        """Notes parts of an attempt as durable, in any order. Of notes that two workers made of a part either may be kept."""
 
     def parts(self, transfer_id: str, *, attempt: int) -> dict[int, PartDone]:
         """Returns the parts of an attempt that are done, by number."""

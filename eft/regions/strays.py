@@ -91,11 +91,12 @@ def _live_there(engine: Engine, target: Ledger, moved: Transfer, *, was: Transfe
 def _copy(source: Ledger, target: Ledger, row: Transfer) -> bool:
     """Copies a row with the parts and the reservation of its open attempt; returns whether the row was written."""
     arrived = row.with_(claim_until=None, elsewhere=None, fence=0)
+    open_attempts = [upload.attempt for upload in (row.upload, row.staging) if upload is not None]
+    done = {attempt: list(source.parts(row.id, attempt=attempt).values()) for attempt in open_attempts}
     if not target.adopt(arrived):
         return False
-    for upload in (row.upload, row.staging):
-        if upload is not None:
-            target.record_parts(row.id, attempt=upload.attempt, done=list(source.parts(row.id, attempt=upload.attempt).values()))
+    for attempt, parts in done.items():
+        target.record_parts(row.id, attempt=attempt, done=parts)
     if row.upload is not None:
         # Under the claim that it arrives with: the fence it had at its source would bar the first workers that claim it there.
         with suppress(LostOwnership):

@@ -96,6 +96,7 @@ def test_progress_while_under_way(acme: Client, world: World, queue: Queue) -> N
     seen: list[dict[str, Any]] = []
 
     def look(call: str) -> None:
+        world.clock.advance(timedelta(seconds=1))
         if len(world.ledger.parts(shown["id"], attempt=1)) == 2 and not seen:
             seen.append(acme.get(f"{PATH}/{shown['id']}").get_json())
 

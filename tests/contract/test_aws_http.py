@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
-from eft.adapters.aws_http import Answer, Connections, Request
+from eft.adapters.aws_http import ORIGINS, Answer, Connections, Request
 from eft.ports import Bytes
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -248,6 +248,34 @@ def test_so_many_idle_connections_are_kept() -> None:
         assert server.connections == 6
         for body in more:
             body.close()
+
+
+def test_connections_to_few_hosts_are_kept() -> None:
+    """On AWS each bucket is a host of its own: those that were asked least recently are let go."""
+    connections = _connections()
+    with ExitStack() as ends:
+        servers = [ends.enter_context(Server(PLAIN, PLAIN)) for _ in range(ORIGINS + 1)]
+        for server in servers:
+            _send(connections, server)
+        assert servers[0].idle.wait(10)
+        assert _send(connections, servers[-1]).content == b"ok"
+        assert servers[-1].connections == 1
+
+
+def test_a_streamed_body_that_is_malformed_is_an_error_of_the_connection() -> None:
+    """Whoever reads it need not know of this module's library."""
+    told = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"
+    with Server(told) as server:
+        body = _send(_connections(), server, streamed=True).raw
+        with pytest.raises(ConnectionError):
+            body.readinto(memoryview(bytearray(9)))
+        body.close()
+
+
+def test_a_host_that_is_none_is_no_answer() -> None:
+    """Its name has a label that is too long."""
+    with pytest.raises(OSError):  # noqa: PT011 - any: boto3 is asked
+        _connections().send(Request("GET", f"http://{'a' * 70}.test/", headers={}, body=b"", streamed=False))
 
 
 def test_who_drops_everything_leaves_no_connection_open() -> None:

@@ -35,6 +35,15 @@ def test_there_are_as_many_slots_as_the_limit_says(rows: Rows) -> None:
     assert rows.limits.acquire(f"lane:{rows.tenant}", limit=1, holder="c", lease=LEASE)
 
 
+def test_the_item_of_a_key_that_nobody_uses_goes(dynamo: DynamoRows) -> None:
+    """A lane's key is used once: a day after its last lease its item may go, not sooner."""
+    for _ in range(2):
+        assert dynamo.limits.acquire(f"lane:{dynamo.tenant}", limit=1, holder="a", lease=LEASE)
+        dynamo.clock.advance(LEASE)
+    expires = int(dynamo.item(f"S#lane:{dynamo.tenant}", "S")["expires"]["N"])
+    assert expires == int((dynamo.clock.now() + timedelta(days=1)).timestamp())
+
+
 def test_of_sixteen_holders_as_many_as_the_limit_get_a_slot(rows: Rows) -> None:
     """However they race for a key that nobody has used yet, never more than the limit have one."""
     taken = at_once(lambda n: _take(rows, f"w{n}", limit=3))

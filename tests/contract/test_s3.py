@@ -526,6 +526,17 @@ def test_holds_at_most_two_parts(bucket: Bucket) -> None:
     bucket.store.verify(upload)
 
 
+def test_a_part_that_was_sent_again_is_not_committed_under_its_old_etag(bucket: Bucket) -> None:
+    """Where etags are no hash of the bytes, two workers' sendings of a part differ: the attempt is abandoned before it is decided."""
+    content = content_of(2 * MIN_PART_SIZE)
+    upload = mint(bucket.store, "a.bin", content)
+    parts = write(bucket.store, upload, content, numbers=[1, 2], fresh=True)
+    bucket.store.verify(upload, parts)
+    with pytest.raises(Transient) as error:
+        bucket.store.verify(upload, [parts[0], parts[1].model_copy(update={"etag": "0" * 32})])
+    assert error.value.reason == "part_differs"
+
+
 # -- copies on the server's side ---------------------------------------------------------------------------------------
 
 

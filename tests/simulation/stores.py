@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -108,7 +108,7 @@ class SimStore:
             raise _gone(upload.path)
         yield SimUploading(self, upload, inode)
 
-    def verify(self, upload: Upload) -> None:
+    def verify(self, upload: Upload, parts: Sequence[PartDone] = ()) -> None:
         if self.server.kind == "s3":
             sizes: dict[int, int] | None = self._do("part_sizes", upload.token)
             if sizes is None:

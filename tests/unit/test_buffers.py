@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eft.adapters.buffers import Buffers
+from eft.adapters.buffers import SPARE, Buffers
 
 
 def test_a_buffer_serves_again_once_nobody_looks_into_it() -> None:
@@ -27,6 +27,20 @@ def test_no_more_are_kept_than_allowed() -> None:
         buffers.give(one)
     again = [buffers.take() for _ in range(3)]
     assert [any(one is other for other in three) for one in again] == [True, True, False]
+
+
+def test_idle_memory_goes_but_for_a_little() -> None:
+    """What is looked into stays."""
+    buffers = Buffers(size=100, kept=80)
+    taken = [buffers.take() for _ in range(40)]
+    views = [memoryview(one) for one in taken[:5]]
+    for one in taken:
+        buffers.give(one)
+    buffers.trim()
+    again = [buffers.take() for _ in range(40)]
+    assert sum(any(one is other for other in taken) for one in again) == SPARE
+    views.clear()
+    assert any(buffers.take() is one for one in taken[:5])
 
 
 def test_a_buffer_has_one_user() -> None:

@@ -210,7 +210,7 @@ def test_a_staged_copy_that_is_not_what_was_frozen_is_made_again(world: World) -
 
     once(world, "staging.commit:before", spoil)
     row = world.until_rest(world.submit("sftp-a", "sftp-b", retry={"tries": 2}))
-    assert "staging_failed" in {event.reason for event in row.timeline}
+    assert "part_differs" in {event.reason for event in row.timeline}
     assert (row.state, world.server("sftp-b").get("out/a.bin")) == (State.SETTLED, b"x")
 
 
@@ -258,6 +258,19 @@ def test_a_lane_keeps_its_place_while_bytes_arrive() -> None:
     assert second == []
     assert world.server("sftp-b").calls["write"] == 1
     assert set(world.ledger.parts(transfer.id, attempt=1)) == {1}
+
+
+def test_a_worker_that_lost_its_lane_while_it_stood_still_records_nothing_more(world: World) -> None:
+    """Another one has sent the same part since: what the first noted of it would not be what stands there."""
+    transfer, lanes = lanes_of(world)
+
+    def stall() -> None:
+        world.clock.advance(SMALL.lease * 2)
+        assert world.limits.acquire(f"lane:{transfer.id}:1:1", limit=1, holder="other", lease=SMALL.lease)
+
+    once(world, "sftp-b.write:after", stall)
+    assert world.deliver_message(lanes[0]) == [lanes[0]]
+    assert world.ledger.parts(transfer.id, attempt=1) == {}
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "taken", "cancelled"])

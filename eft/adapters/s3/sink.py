@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
 
@@ -68,14 +68,16 @@ class S3Sink(S3Bucket):
             raise
         uploading.close(broken_off=False)
 
-    def verify(self, upload: Upload) -> None:
-        """Checks that the store has exactly the planned parts, each in its size.
+    def verify(self, upload: Upload, parts: Sequence[PartDone] = ()) -> None:
+        """Checks that the store has exactly the planned parts, each in its size, and that they are those on record.
+
+        A worker that stalled may have sent a part again after its etag was recorded, or recorded one that is overwritten by now.
 
         A single part was answered for a moment ago, and a store that judges the whole compares size, etag and checksum of it once more
         when the upload is completed.
 
         Raises:
-            Transient: `size_differs`; Permanent: `token_gone`.
+            Transient: `size_differs`, `part_differs`; Permanent: `token_gone`.
         """
         if upload.plan.count == 1 and self._judgement:
             return
@@ -86,13 +88,18 @@ class S3Sink(S3Bucket):
                 raise token_gone(upload.path) from error
             raise
         # By number: SeaweedFS lists a part that was sent twice twice.
-        stored = {part["PartNumber"]: part["Size"] for page in pages for part in page.get("Parts", [])}
+        listed = {part["PartNumber"]: part for page in pages for part in page.get("Parts", [])}
+        stored = {number: part["Size"] for number, part in listed.items()}
         if stored != {part.number: part.size for part in upload.plan.parts()}:
             raise Transient(
                 f"the store has {len(stored)} parts with {sum(stored.values())} bytes of '{upload.path}' "
                 f"instead of {upload.plan.count} with {upload.plan.size}",
                 reason="size_differs",
             )
+        for part in parts:
+            if part.etag is not None and part.etag != bare(listed[part.number]["ETag"]):
+                msg = f"part {part.number} of '{upload.path}' is not the one that was recorded: two workers sent it"
+                raise Transient(msg, reason="part_differs")
 
     def read_back(self, upload: Upload) -> Iterator[Bytes] | None:  # noqa: ARG002 - the port's
         """Returns None: S3 does not show an upload before it is complete."""

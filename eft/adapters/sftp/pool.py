@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
+from eft.adapters.buffers import BUFFERS
 from eft.adapters.sftp.connect import Connection, Patience, connect
 from eft.adapters.sftp.probe import probe
 from eft.adapters.sftp.store import SftpStore
@@ -215,12 +216,13 @@ class SftpConnections:
     # -- keeper ------------------------------------------------------------------------------------------------------
 
     def _keep(self) -> None:
-        """Renews slots and closes idle connections, for as long as there are any."""
+        """Renews slots, closes idle connections and lets go of idle memory, for as long as there are connections."""
         me = threading.current_thread()
         while True:
             time.sleep(TICK)
             self.close_idle()
             self._renew()
+            BUFFERS.trim()
             with self._lock:
                 if self._keeper is not me:
                     return

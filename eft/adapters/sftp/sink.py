@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -148,7 +148,7 @@ class SftpSink(Rooted):
         finally:
             uploading.leave()
 
-    def verify(self, upload: Upload) -> None:
+    def verify(self, upload: Upload, parts: Sequence[PartDone] = ()) -> None:  # noqa: ARG002 - parts leave no trace in a file
         """Checks that the token holds the planned number of bytes.
 
         Raises:
