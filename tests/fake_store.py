@@ -227,6 +227,10 @@ class FakeStore:
             size = self._token_size(upload.token)
             if size != upload.plan.size:
                 raise Transient(f"the upload has {size} bytes instead of {upload.plan.size}", reason="size_differs")
+            if self.server.kind == "s3":
+                stored = {number: f"{zlib.crc32(data):08x}" for number, data in self.server.uploads[upload.token].parts.items()}
+                if any(part.etag != stored[part.number] for part in parts):
+                    raise Transient("a part is not the one that was recorded", reason="part_differs")
 
     def read_back(self, upload: Upload) -> Iterator[Bytes] | None:
         if self.server.kind == "s3":

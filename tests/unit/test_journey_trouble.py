@@ -265,12 +265,28 @@ def test_a_worker_that_lost_its_lane_while_it_stood_still_records_nothing_more(w
     transfer, lanes = lanes_of(world)
 
     def stall() -> None:
+        if world.server("sftp-b").calls["write"] < 3:  # the first part is noted at once, the second waits
+            return
         world.clock.advance(SMALL.lease * 2)
         assert world.limits.acquire(f"lane:{transfer.id}:1:1", limit=1, holder="other", lease=SMALL.lease)
 
-    once(world, "sftp-b.write:after", stall)
+    once(world, "sftp-b.write:after", stall, times=3)
     assert world.deliver_message(lanes[0]) == [lanes[0]]
-    assert world.ledger.parts(transfer.id, attempt=1) == {}
+    assert list(world.ledger.parts(transfer.id, attempt=1)) == [1]
+
+
+def test_a_part_that_was_sent_again_abandons_the_attempt(world: World) -> None:
+    """Its etag is not the one on record, whoever sent it: another attempt is made before anything is decided."""
+    server = world.server("s3-b")
+
+    def again() -> None:
+        next(iter(server.uploads.values())).parts[2] = b"?" * SMALL.part_size
+
+    once(world, "s3-b.verify:before", again)
+    row = world.until_rest(world.submit("s3-a", "s3-b", path="in/big.bin"))
+    assert "part_differs" in {event.reason for event in row.timeline}
+    assert (row.state, row.attempt) == (State.SETTLED, 2)
+    assert server.get("out/a.bin") == b"x" * LARGE
 
 
 @pytest.mark.parametrize("meanwhile", ["nothing", "taken", "cancelled"])
