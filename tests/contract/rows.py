@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import boto3
@@ -27,7 +27,7 @@ from eft.domain.names import PARTITIONS, RemotePath, transfer_id
 from eft.domain.parts import PartPlan
 from eft.domain.transfer import Place, State, Transfer, Upload
 from eft.ports import Ledger, Limits, Registry
-from tests.fakes import FakeClock, FakeLedger, FakeLimits, FakeRegistry
+from tests.fakes import START, FakeClock, FakeLedger, FakeLimits, FakeRegistry
 
 LEASE = timedelta(seconds=75)
 T = TypeVar("T")
@@ -190,7 +190,9 @@ def fake_rows() -> Rows:
 
 def dynamo_rows(session: AwsSession, tables: dict[str, str]) -> DynamoRows:
     """Returns the adapters on provisioned tables."""
-    clock = FakeClock(seed=uuid.uuid4().int)
+    # Tables that live by real time remove what has expired by it.
+    week = timedelta(weeks=1)
+    clock = FakeClock(START + week * ((datetime.now(UTC) - START) // week + 1), seed=uuid.uuid4().int)
     ledger, registry = tables["ledger"], tables["registry"]
     return DynamoRows(
         clock,
