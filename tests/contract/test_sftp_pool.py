@@ -13,6 +13,8 @@ import pytest
 from pydantic import SecretStr
 
 from deploy.local.sftp import SftpServer, new_key
+from eft.adapters.buffers import SPARE, Buffers
+from eft.adapters.sftp import pool
 from eft.domain.endpoint import Credential, SecretRef
 from eft.domain.names import remote_path
 from eft.errors import EftError, NotFound, SliceOver, Transient
@@ -102,6 +104,22 @@ def test_the_keeper_closes_by_itself_and_ends(bench: SftpBench) -> None:
     keeper.join(60)
     assert not keeper.is_alive()
     assert bench.limits.holders(bench.key) == set()
+
+
+def test_idle_memory_goes_while_there_are_connections(bench: SftpBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper sees to it: what large files left unused is there for whoever holds bytes in another way."""
+    buffers = Buffers(size=100)
+    taken = [buffers.take() for _ in range(2 * SPARE)]
+    for one in taken:
+        buffers.give(one)
+    monkeypatch.setattr(pool, "BUFFERS", buffers)
+    use(bench)
+    keeper = bench.connections._keeper
+    assert keeper is not None
+    bench.clock.advance(6)
+    keeper.join(60)
+    again = [buffers.take() for _ in taken]
+    assert sum(any(one is other for other in taken) for one in again) == SPARE
 
 
 def test_slots_in_use_are_renewed(bench: SftpBench) -> None:
