@@ -267,6 +267,7 @@ def shown(endpoint: Endpoint, warnings: tuple[Warned, ...] = ()) -> SftpEndpoint
         role_arn=endpoint.role_arn,
         kms_key=endpoint.kms_key,
         endpoint_url=endpoint.endpoint_url,
+        refuses_taken=endpoint.refuses_taken,
     )
 
 

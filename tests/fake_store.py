@@ -15,9 +15,9 @@ from typing import Literal
 
 from eft.domain.endpoint import Endpoint, S3Endpoint
 from eft.domain.fingerprint import Fingerprint, RefusedName, RemoteFile
-from eft.domain.names import RemotePath, disposed_by, is_token, parent, remote_path
+from eft.domain.names import RemotePath, disposed_by, is_token, parent, put_by, remote_path
 from eft.domain.parts import Part, PartDone
-from eft.domain.transfer import Commit, Upload
+from eft.domain.transfer import PUT_ARRIVES_WITHIN, Commit, Upload
 from eft.errors import NotFound, Permanent, Transient
 from eft.ports import Bytes, Clock, CommitOutcome, Committed, MoveOutcome, ProbeReport, Source
 
@@ -112,6 +112,7 @@ class FakeStore:
         self.pins_versions = server.kind == "s3"
         self.rename_mode: Literal["posix", "plain"] | None = server.rename if server.kind == "sftp" else None
         self.refuses_taken = server.refuses_taken and server.kind == "s3"
+        self.puts = self.refuses_taken
         self.lanes = server.parallel
 
     @contextmanager
@@ -157,6 +158,15 @@ class FakeStore:
             if len(chunk) < want:
                 raise Permanent(f"'{file.path}' is shorter than it was", reason="source_changed")
             yield chunk
+
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> tuple[RemoteFile, list[Bytes]]:
+        seen = self.stat(path, version=version)
+        if seen.size > limit:
+            return seen, []
+        chunks = list(self.read(seen, start=0, size=seen.size))
+        if not self.pins_versions and not self.stat(path).fingerprint.matches(seen.fingerprint):
+            raise Permanent(f"'{path}' changed while it was read", reason="source_changed")
+        return seen, chunks
 
     def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:
         with self._called("move"):
@@ -255,6 +265,16 @@ class FakeStore:
                 self.server.appear(commit.path)
             return Committed(CommitOutcome.DONE)
 
+    def put(self, commit: Commit, pieces: Sequence[Bytes], *, asked_at: datetime) -> Committed:
+        with self._called("put"):
+            if self.server.clock.now() - asked_at > PUT_ARRIVES_WITHIN:
+                return Committed(CommitOutcome.NOT_STORED, why=Transient("it was signed too long ago", reason="clock_skewed"))
+            if commit.path in self.server.files:
+                return Committed(CommitOutcome.EXISTS)
+            content = self.server.put(commit.path, b"".join(bytes(piece) for piece in pieces), transfer=put_by(commit.token))
+            self.server.appear(commit.path)
+            return Committed(CommitOutcome.DONE, etag=content.etag, version=content.version)
+
     def token_exists(self, token: str, path: RemotePath) -> bool:
         with self._called("token_exists"):
             assert path
@@ -262,7 +282,9 @@ class FakeStore:
 
     def consume(self, token: str, path: RemotePath) -> bool:
         with self._called("consume"):
-            assert path
+            if (putter := put_by(token)) is not None:
+                stands = self.server.files.get(path)
+                return stands is None or stands.transfer != putter
             if self.server.kind == "s3":
                 return self.server.uploads.pop(token, None) is not None
             return self.server.files.pop(token, None) is not None

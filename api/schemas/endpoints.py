@@ -97,6 +97,9 @@ class S3Fields(Asked):
     role_arn: str | None = Field(default=None, max_length=2048, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+$")
     kms_key: str | None = Field(default=None, max_length=2048, pattern=r"^[\w:/-]+$")
     endpoint_url: StoreAddress | None = None
+    refuses_taken: bool = False
+    """The store at `endpoint_url` honours `If-None-Match: *`, on PutObject and CompleteMultipartUpload, as AWS does. Do not say so of one
+    that you have not tried: what relies on it would overwrite."""
     max_connections: int = Field(default=8, ge=1, le=256)
     bandwidth: tuple[Bandwidth, ...] = Field(default=(), max_length=20)
     """Times of day in which less may pass, all transfers together."""
@@ -176,6 +179,7 @@ class S3EndpointShown(EndpointFields):
     role_arn: str | None
     kms_key: str | None
     endpoint_url: str | None
+    refuses_taken: bool
 
 
 EndpointShown = Annotated[SftpEndpointShown | S3EndpointShown, Field(discriminator="kind")]

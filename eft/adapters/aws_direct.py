@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError
 from botocore.httpsession import URLLib3Session, get_cert_path
 from botocore.utils import get_environ_proxies
 
-from eft.adapters.aws_http import SOCKET, Answer, Connections, Request
+from eft.adapters.aws_http import SOCKET, Answer, Connections, NotSent, Request
 from eft.adapters.aws_signature import Signer
 from eft.ports import Bytes
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import botocore.session
     from botocore.client import BaseClient
 
@@ -71,20 +73,48 @@ class Direct:
         streamed: bool = False,
     ) -> Answer | AWSResponse | None:
         """Returns the answer, whatever its status, or None where none came; `payload` is what is signed of the body."""
+        try:
+            return self._ask(operation, method, url, headers=headers, body=body, payload=payload, streamed=streamed)
+        except (BotoCoreError, OSError):
+            return None
+
+    def ask_once(
+        self, operation: str, url: str, *, headers: Mapping[str, str], body: bytes | list[Bytes], payload: str, signed_at: datetime
+    ) -> Answer | AWSResponse:
+        """Returns the answer to a PUT that is not to be sent again, signed as of a time.
+
+        Raises:
+            NotSent: it has not left; BotoCoreError, OSError: it may have arrived.
+        """
+        return self._ask(operation, "PUT", url, headers=headers, body=body, payload=payload, signed_at=signed_at)
+
+    def _ask(
+        self,
+        operation: str,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        body: bytes | list[Bytes],
+        payload: str,
+        streamed: bool = False,
+        signed_at: datetime | None = None,
+    ) -> Answer | AWSResponse:
         credentials = self._session.get_credentials()
         if credentials is None:
-            return None
+            raise NotSent("there is no credential")
         size = len(body) if isinstance(body, bytes) else sum(len(piece) for piece in body)
         told = {"User-Agent": self.agent, **headers} | ({"Content-Length": str(size)} if method in {"POST", "PUT"} else {})
-        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime() if signed_at is None else signed_at.utctimetuple())
         signed = self._signer.signed(method, url, headers=told, payload=payload, keys=credentials.get_frozen_credentials(), at=at)
-        request, events = Request(method, url, headers=signed, body=body, streamed=streamed), self.client.meta.events
+        request = Request(method, url, headers=signed, body=body, streamed=streamed, once=signed_at is not None)
+        events = self.client.meta.events
         try:
             # What instruments boto3 sees these requests as well, and may answer in the service's place.
             answered = events.emit(f"before-send.{self._service}.{operation}", request=request)
             return next((each for _, each in answered if each is not None), None) or self._http.send(request)
-        except (BotoCoreError, OSError):
-            return None
+        except (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError) as error:
+            raise NotSent(str(error)) from error
         finally:
             events.emit(
                 f"response-received.{self._service}.{operation}", response_dict=None, parsed_response=None, context={}, exception=None

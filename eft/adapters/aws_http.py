@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import threading
+import time
 from collections import OrderedDict, deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,10 +31,22 @@ ORIGINS: Final = 16
 """Hosts to which connections are kept: on AWS each bucket is one."""
 
 
+FRESH: Final = 2.0
+"""Seconds of rest after which a connection is not trusted with what is sent once: the other side may be about to close it."""
+
+
+class NotSent(OSError):
+    """No connection could be made: nothing has left."""
+
+
 class Request(AWSPreparedRequest):
     """A request as botocore's hooks know it. Its headers become botocore's once somebody looks at them: hooks are rare."""
 
-    def __init__(self, method: str, url: str, *, headers: dict[str, str], body: bytes | list[Bytes], streamed: bool) -> None:
+    def __init__(
+        self, method: str, url: str, *, headers: dict[str, str], body: bytes | list[Bytes], streamed: bool, once: bool = False
+    ) -> None:
+        self.once = once
+        """Whether sending it anew is no way out of a connection that was closed meanwhile."""
         self.method = method
         self.url = url
         self.body: Any = body
@@ -78,10 +91,14 @@ class Connections:
         self._lock = threading.Lock()
 
     def send(self, request: Request) -> Answer:
-        """Returns the answer to a request, without its body where that is to be streamed."""
+        """Returns the answer to a request, without its body where that is to be streamed.
+
+        Raises:
+            NotSent: it never left; another OSError: it may have arrived.
+        """
         origin, path, query = parted(request.url)
         kept = self._kept_to(origin)
-        connection = _standing(kept)
+        connection = _standing(kept, rested=FRESH if request.once else None)
         try:
             connection = connection or self._connected(origin)
             connection.request(request.method, f"{path}?{query}" if query else path, body=request.body or None, headers=request.told)
@@ -115,7 +132,10 @@ class Connections:
             connection = _Plain(name, parts.port, timeout=self._connect)
         # What is kept is used on, or dropped: never opened anew by itself.
         connection.auto_open = 0
-        connection.connect()
+        try:
+            connection.connect()
+        except OSError as error:
+            raise NotSent(str(error)) from error
         for option in SOCKET:
             connection.sock.setsockopt(*option)
         connection.sock.settimeout(self._read)
@@ -175,7 +195,7 @@ class Body:
         if self._reply.will_close or self._reply.length:
             self._connection.close()
         else:
-            self._kept.append(self._connection)
+            self._kept.append((self._connection, time.monotonic()))
         self._connection = None
 
 
@@ -191,7 +211,8 @@ class _Secure(HTTPSConnection):
         self.close()
 
 
-_Kept = deque[HTTPConnection]
+_Kept = deque[tuple[HTTPConnection, float]]
+"""Connections, and since when they rest."""
 
 
 @contextmanager
@@ -202,14 +223,14 @@ def _named() -> Iterator[None]:
         raise ConnectionError("this is not HTTP") from error
 
 
-def _standing(kept: _Kept) -> HTTPConnection | None:
-    """Takes a connection on which nothing is asked and which the other side has neither closed nor sends on."""
+def _standing(kept: _Kept, *, rested: float | None) -> HTTPConnection | None:
+    """Takes a connection on which nothing is asked, which the other side has neither closed nor sends on, and not for too many seconds."""
     with suppress(IndexError):
         while True:
-            connection = kept.pop()
+            connection, since = kept.pop()
             heard = select.poll()
             heard.register(connection.sock, select.POLLIN)
-            if not heard.poll(0):
+            if not heard.poll(0) and (rested is None or time.monotonic() - since <= rested):
                 return connection
             connection.close()
     return None

@@ -213,7 +213,7 @@ def _readiness(endpoint: JsonObject) -> str:
 
 def _show(out: Output, endpoint: JsonObject) -> None:
     shown = [("id", endpoint["id"]), ("name", endpoint["name"]), ("address", address(endpoint))]
-    others = ("region", "role_arn", "kms_key", "endpoint_url", "rename", "max_connections", "has_credential", "revision")
+    others = ("region", "role_arn", "kms_key", "endpoint_url", "refuses_taken", "rename", "max_connections", "has_credential", "revision")
     shown += [(name, endpoint[name]) for name in others if name in endpoint]
     out.pairs([*shown, ("bandwidth", windows_words(endpoint)), ("created", shown_moment(endpoint["created"]))])
     if endpoint["kind"] == "sftp":

@@ -35,6 +35,10 @@ Staging = Annotated[
 ReceiverRemoves = Annotated[
     bool, typer.Option("--receiver-removes", help="The receiver takes files as they appear, and nothing else removes our temporary names.")
 ]
+ReceiverKeeps = Annotated[
+    bool,
+    typer.Option("--receiver-keeps", help="Nobody removes or overwrites what has arrived: small files may go to a bucket in one request."),
+]
 Priority = Annotated[Literal["bulk", "normal", "urgent"] | None, typer.Option("--priority", help="[default: normal]")]
 Tries = Annotated[int | None, typer.Option("--tries", help="Tries of one step before it is given up. [default: 8]", min=1, max=100)]
 
@@ -49,6 +53,7 @@ def policy_of(
     sidecar: bool,
     staging: bool | None,
     receiver_removes: bool,
+    receiver_keeps: bool,
     priority: str | None,
     tries: int | None,
     name_template: str | None = None,
@@ -56,8 +61,10 @@ def policy_of(
     """Returns the policy as the API takes it, without what is not given.
 
     Raises:
-        Failure: `--archive-to` and `--dispose archive` are not given together.
+        Failure: `--archive-to` and `--dispose archive` are not given together, or two options that exclude each other are.
     """
+    if receiver_removes and receiver_keeps:
+        raise usage("--receiver-removes and --receiver-keeps exclude each other")
     if (dispose == "archive") != (archive_to is not None):
         raise usage("--archive-to goes with --dispose archive, and only with it")
     given: dict[str, object] = {
@@ -70,6 +77,7 @@ def policy_of(
         "sidecar": sidecar or None,
         "staging": staging,
         "receiver_removes": receiver_removes or None,
+        "receiver_keeps": receiver_keeps or None,
         "priority": priority,
         "retry": None if tries is None else {"tries": tries},
     }

@@ -68,6 +68,7 @@ def submit(
     sidecar: policy.Sidecar = False,
     staging: policy.Staging = None,
     receiver_removes: policy.ReceiverRemoves = False,
+    receiver_keeps: policy.ReceiverKeeps = False,
     priority: policy.Priority = None,
     tries: policy.Tries = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Follow it until it rests; exit code 1 if it did not settle.")] = False,
@@ -84,6 +85,7 @@ def submit(
         sidecar=sidecar,
         staging=staging,
         receiver_removes=receiver_removes,
+        receiver_keeps=receiver_keeps,
         priority=priority,
         tries=tries,
     )

@@ -126,6 +126,8 @@ class S3Endpoint(EndpointFields):
     role_arn: str | None = Field(default=None, pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")
     kms_key: str | None = None
     endpoint_url: str | None = Field(default=None, pattern=r"^https?://")
+    refuses_taken: bool = False
+    """The store at an address of its own honours `If-None-Match: *` as AWS does, so that it refuses a name that is taken."""
 
     @field_validator("prefix")
     @classmethod

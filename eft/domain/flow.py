@@ -96,6 +96,8 @@ class Policy(Frozen):
     """Whether the bytes go through the staging bucket; by default only SFTP → SFTP does."""
     receiver_removes: bool = False
     """The receiver takes files as they appear, and nothing else removes our temporary names (DESIGN 5)."""
+    receiver_keeps: bool = False
+    """Nobody removes what has arrived, or overwrites it: small files may go to a bucket in one request (docs/adr/0017)."""
     both_regions: bool = False
     """A transfer is accepted only when both regions have it on record."""
     priority: Priority = Priority.NORMAL
@@ -115,6 +117,13 @@ class Policy(Frozen):
     def _archive_needs_directory(self) -> Self:
         if (self.disposition is Disposition.ARCHIVE) != bool(self.archive_directory):
             msg = "archive_directory goes with disposition 'archive', and only with it"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _receiver_does_one_of_two(self) -> Self:
+        if self.receiver_keeps and self.receiver_removes:
+            msg = "receiver_keeps and receiver_removes exclude each other: the receiver leaves files where they arrive, or takes them"
             raise ValueError(msg)
         return self
 

@@ -20,6 +20,7 @@ PARTITIONS = 64
 """Never changes: a row's partition is stored, and a new count would move none of them."""
 TOKEN_SUFFIX = ".part"
 _ID = re.compile(r"[0-9a-f]{32}")
+_PUT = re.compile(r"put:([0-9a-f]{32})\.\d+\.\d+\.[0-9a-f]+")
 _DISPOSAL = re.compile(r"\.([0-9a-f]{32})\.\d+\.0\.[0-9a-f]+\.part")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _FIELD = re.compile(r"\{([a-z_]+)(?::([^{}]*))?\}")
@@ -114,6 +115,17 @@ def partition_of_id(transfer: str) -> int:
 def token_name(final: RemotePath, *, transfer: str, region_epoch: int, attempt: int, nonce: str) -> RemotePath:
     """Returns the temporary name that one attempt uploads under, beside the final name (DESIGN 5, D2)."""
     return join(parent(final), f".{transfer}.{region_epoch}.{attempt}.{nonce}{TOKEN_SUFFIX}")
+
+
+def put_token(transfer: str, *, region_epoch: int, attempt: int, nonce: str) -> str:
+    """Returns the token of an attempt that is one request: it names nothing at the destination, and no upload id looks like it."""
+    return f"put:{transfer}.{region_epoch}.{attempt}.{nonce}"
+
+
+def put_by(token: str) -> str | None:
+    """Returns the id of the transfer whose token is one request that is never repeated (docs/adr/0017); None of any other token."""
+    found = _PUT.fullmatch(token)
+    return None if found is None else found[1]
 
 
 def is_token(path: str) -> bool:

@@ -12,6 +12,8 @@ MAX_PARTS = 10_000
 """Amazon S3 User Guide, "Amazon S3 multipart upload limits"."""
 MIN_PART_SIZE = 5 * MIB
 MAX_PART_SIZE = 5 * 1024 * MIB
+WHOLE_UP_TO = MIB
+"""Bytes up to which a file is read at once and held in memory until it is delivered."""
 LANES_EACH = 4
 """Lanes of a large file for each worker that copies at a time."""
 LANE_WORTH = 4

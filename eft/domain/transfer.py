@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple, Self
 
@@ -109,6 +109,12 @@ class Upload(Frozen):
         return lanes(self.plan, width=self.lanes)
 
 
+PUT_ARRIVES_WITHIN: Final = timedelta(minutes=15)
+"""After it was signed S3 refuses a request (Amazon S3 API, error RequestTimeTooSkewed)."""
+CLOCKS_DIFFER: Final = timedelta(minutes=30)
+"""Of who signed it, and of who compares times later: each by as much as S3 lets pass."""
+
+
 class Commit(Frozen):
     """What D4 froze: which bytes become visible under which name. Recovery repeats it and nothing else."""
 
@@ -128,7 +134,7 @@ class Commit(Frozen):
     abandoned: bool = False
     """It was decided to do without this token; it may be removed already, so its absence says nothing any more."""
     refused: bool = False
-    """Decided by rule, because the store refused the token for another's file; else by a person."""
+    """Decided by rule, because the store refused the token or never saw it; else by a person."""
 
 
 class Receipt(Frozen):

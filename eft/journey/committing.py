@@ -7,18 +7,22 @@ D4 committing ── D5 ack ── note attempted ── D6 commit ── D7 rec
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from eft.domain.fingerprint import RemoteFile
-from eft.domain.names import remote_path
+from eft.domain.names import put_by, remote_path
 from eft.domain.transfer import Commit, Receipt, State
 from eft.errors import Transient, Undecidable
 from eft.journey.copying import digest
-from eft.journey.refused import assumed_free, gave_up
+from eft.journey.refused import assumed_free, gave_up, give_up
 from eft.journey.work import Work
-from eft.ports import CommitOutcome, Committed, Store
+from eft.ports import Bytes, CommitOutcome, Committed, Store
 
 
-def commit_once(work: Work, sink: Store) -> None:
+def commit_once(work: Work, sink: Store, *, held: list[Bytes] | None = None, since: datetime | None = None) -> None:
     """Takes a committing transfer to delivered; or back to delivering, where another's file stands at a name that was assumed free.
+
+    `held` are all bytes of a file whose token is a put, and `since` is when that was decided: for whoever decided it, and nobody else.
 
     Raises:
         Undecidable: what happened cannot be known from here; the transfer is held.
@@ -32,6 +36,9 @@ def commit_once(work: Work, sink: Store) -> None:
     if commit.abandoned:
         msg = f"the temporary file of '{commit.path}' was given up by a person, whose decision broke off: decide again"
         raise Undecidable(msg, reason="given_up")
+    if put_by(commit.token) is not None:
+        _put_once(work, sink, commit, held, since or work.now())
+        return
     work.engine.ownership.ack(work.intent(commit))
     attempted_before = commit.attempted
     if attempted_before and commit.rename == "plain" and sink.token_exists(commit.token, commit.path):
@@ -45,6 +52,42 @@ def commit_once(work: Work, sink: Store) -> None:
         _delivered(work, commit, committed)
     elif (found := _resolve(work, sink, commit, committed, attempted_before=attempted_before)) is not None:
         _delivered(work, commit, found)
+
+
+def _put_once(work: Work, sink: Store, commit: Commit, held: list[Bytes] | None, since: datetime) -> None:
+    """D5 to D7 of a put: sent by whoever holds the bytes; everybody else looks for the file, and sends nothing."""
+    if held is None and not commit.attempted:
+        # Its request is sent under a note that was never made.
+        if (found := _refused(work, sink, commit, reason="put_not_sent")) is not None:
+            _delivered(work, commit, found)
+        return
+    attempted = commit.model_copy(update={"attempted": True})
+    # The peer has to take it for attempted from its ack on.
+    work.engine.ownership.ack(work.intent(attempted))
+    if held is None:
+        _delivered(work, commit, _found(work, sink, commit))
+        return
+    if not commit.attempted:
+        work.save(work.transfer.with_(commit=attempted))
+    committed = sink.put(attempted, held, asked_at=since)
+    if committed.outcome is CommitOutcome.DONE:
+        _delivered(work, attempted, committed)
+        return
+    why = committed.why
+    give_up(work, attempted, reason="destination_exists" if why is None else why.reason)
+    if why is not None:
+        raise why
+
+
+def _found(work: Work, sink: Store, commit: Commit) -> Committed:
+    final = sink.look(commit.path)
+    if final is None:
+        msg = f"the answer to the upload of '{commit.path}' was lost and the file is not there; it may still arrive within minutes"
+        raise Undecidable(msg, reason="answer_lost")
+    if not is_ours(work, sink, commit, final):
+        msg = f"another file stands at '{commit.path}'"
+        raise Undecidable(msg, reason="destination_exists")
+    return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)
 
 
 def _half_renamed(work: Work, sink: Store, commit: Commit) -> Committed:
@@ -95,9 +138,9 @@ def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, a
     return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)
 
 
-def _refused(work: Work, sink: Store, commit: Commit) -> Committed | None:
+def _refused(work: Work, sink: Store, commit: Commit, *, reason: str = "destination_exists") -> Committed | None:
     """Gives a refused token up and returns None; one that is gone already is judged as in recovery."""
-    if gave_up(work, sink, commit):
+    if gave_up(work, sink, commit, reason=reason):
         return None
     final = sink.look(commit.path)
     if final is None or final.size != commit.size or not is_ours(work, sink, commit, final):

@@ -50,6 +50,7 @@ def copy_parts(
     upload: Upload,
     parts: Iterable[Part],
     *,
+    held: list[Bytes] | None = None,
     fresh: bool,
     tally: Tally,
     kept: Callable[[Iterable[Bytes]], Iterator[Bytes]],
@@ -57,10 +58,12 @@ def copy_parts(
 ) -> None:
     """Copies parts one after the other and records each as soon as it is durable; the source is checked after each.
 
+    `held` are the bytes of the only part, read and checked already.
+
     Raises:
         SliceOver: `kept` said so, or the iterable of parts ended early by raising it; parts written by then are recorded.
     """
-    if sink.copies_from(source):
+    if held is None and sink.copies_from(source):
         for part in parts:
             record(sink.copy_part(upload, part, source=source, file=file))
         return
@@ -74,8 +77,10 @@ def copy_parts(
         try:
             for part in parts:
                 by_number[part.number] = part
-                written = uploading.write(part, tally.watch(part, kept(source.read(file, start=part.start, size=part.size))))
-                check_unchanged(source, file)
+                chunks = source.read(file, start=part.start, size=part.size) if held is None else held
+                written = uploading.write(part, tally.watch(part, kept(chunks)))
+                if held is None:
+                    check_unchanged(source, file)
                 note(written)
         except SliceOver:
             note(uploading.finish())

@@ -12,6 +12,7 @@ from eft.journey.committing import commit_once
 from eft.journey.copying import check_unchanged, whole_checksum
 from eft.journey.messages import Message, next_message
 from eft.journey.opening import both_ends
+from eft.journey.putting import put, put_suffices
 from eft.journey.refused import assumed_free
 from eft.journey.reserve import refuse_overtaken, reserve, reserved_by_another
 from eft.journey.transferring import bring_parts, checked_sha256, expected_sha256, look_at_source, new_upload
@@ -24,23 +25,27 @@ MAX_RENAMES = 1000
 def deliver(work: Work) -> list[Message]:
     """Advances an accepted, staged or delivering transfer towards `delivered`; returns what goes on with it."""
     with both_ends(work.engine, work.transfer) as (source, listed, sink):
-        file = listed
+        file, held = listed, None
         upload, fresh = work.transfer.upload, False
         if work.transfer.state is not State.DELIVERING or upload is None:
-            file = look_at_source(work, source, file)
+            file, held = look_at_source(work, source, file, sink)
             path = _destination(work, sink, file.fingerprint)
             if path is None:
                 return []
+            if held is not None and put_suffices(work, sink):
+                put(work, source, file, sink, path=path, held=held)
+                return next_message(work.transfer)
             upload, fresh = _begin(work, source, file, sink, path)
         elif not reserve(work, upload.path):
             # It came from another region, say, in the middle of a switch that broke off.
             raise reserved_by_another(upload.path)
-        brought = bring_parts(work, source, file, sink, upload, fresh=fresh)
+        brought = bring_parts(work, source, file, sink, upload, fresh=fresh, held=held)
         if isinstance(brought, list):
             return brought
         parts, seen = brought
         sha256 = checked_sha256(work, source, file, sink, upload, seen=seen)
-        check_unchanged(source, file)
+        if held is None:
+            check_unchanged(source, file)
         sink.verify(upload, list(parts.values()))
         _decide(work, sink, upload, parts, sha256)
         commit_once(work, sink)

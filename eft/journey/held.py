@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import Enum, StrEnum
 from typing import Final, NoReturn
 
-from eft.domain.transfer import Commit, Receipt, State, Transfer
+from eft.domain.names import put_by
+from eft.domain.transfer import CLOCKS_DIFFER, PUT_ARRIVES_WITHIN, Commit, Receipt, State, Transfer
 from eft.errors import Permanent
 from eft.journey.committing import is_ours
 from eft.journey.opening import destination
@@ -46,10 +48,11 @@ def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *,
     the transfer was held, a late request of ours may have delivered it after the person had asked: it is held for that, and asked again.
 
     Raises:
-        NotFound: `transfer_unknown`; Permanent: `not_held`, `token_gone`: see above;
+        NotFound: `transfer_unknown`; Permanent: `not_held`, `token_gone`: see above; `may_still_arrive`: wait for minutes;
         Transient: `peer_unreachable`, or the destination does not answer: ask again.
     """
     seen = owned_transfer(engine, tenant, transfer_id)
+    _wait_for_put(seen, decision, now=engine.clock.now())
     work = take_resting(engine, seen, frozenset({State.HELD}), reason="not_held")
     fate = _write_off(work)
     if fate is Fate.GONE and decision is not Decision.ACCEPT and seen.reason != GONE:
@@ -76,6 +79,17 @@ def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *,
         again = State.ACCEPTED if transfer.staged is None else State.STAGED
         work.save(transfer.with_(commit=None, upload=None).to(again, now=work.now(), reason=reason, by=by, error=why))
     return work.transfer
+
+
+def _wait_for_put(seen: Transfer, decision: Decision, *, now: datetime) -> None:
+    """A request whose answer was lost cannot be taken back; once it is too old its store refuses it, should it still come."""
+    sent = seen.commit is not None and put_by(seen.commit.token) is not None and seen.state is State.HELD
+    until = seen.since + PUT_ARRIVES_WITHIN + CLOCKS_DIFFER
+    if sent and decision is not Decision.ACCEPT and now < until:
+        msg = (
+            f"the upload of transfer {seen.id} may still arrive; decide after {until:%H:%M} UTC, or re-drive it to look for the file again"
+        )
+        raise Permanent(msg, reason="may_still_arrive")
 
 
 def _write_off(work: Work) -> Fate:

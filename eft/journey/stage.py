@@ -17,12 +17,12 @@ from eft.ports import CommitOutcome, Sink, Source
 def stage(work: Work) -> list[Message]:
     """Advances an accepted or staging transfer towards `staged`; returns what goes on with it."""
     with both_ends(work.engine, work.transfer) as (source, listed, staging):
-        file = listed
+        file, held = listed, None
         upload, fresh = work.transfer.staging, False
         if work.transfer.state is State.ACCEPTED or upload is None:
-            file = look_at_source(work, source, file)
+            file, held = look_at_source(work, source, file, staging)
             upload, fresh = _begin(work, source, file, staging), True
-        brought = bring_parts(work, source, file, staging, upload, fresh=fresh)
+        brought = bring_parts(work, source, file, staging, upload, fresh=fresh, held=held)
         if isinstance(brought, list):
             return brought
         parts, seen = brought

@@ -6,7 +6,7 @@ from eft.domain.checksum import Tally
 from eft.domain.fingerprint import RemoteFile
 from eft.domain.flow import Checksum
 from eft.domain.names import RemotePath
-from eft.domain.parts import PartDone, plan_parts
+from eft.domain.parts import WHOLE_UP_TO, PartDone, plan_parts
 from eft.domain.transfer import Step, Transfer, Upload
 from eft.errors import Permanent, Undecidable
 from eft.journey.copying import copy_parts, digest
@@ -14,15 +14,16 @@ from eft.journey.messages import Message
 from eft.journey.pacing import Pace
 from eft.journey.recording import Recording
 from eft.journey.work import Work
-from eft.ports import Engine, Sink, Source
+from eft.ports import Bytes, Engine, Sink, Source
 
 SIDECAR_LIMIT = 4096
 
 
-def look_at_source(work: Work, source: Source, file: RemoteFile) -> RemoteFile:
+def look_at_source(work: Work, source: Source, file: RemoteFile, sink: Sink) -> tuple[RemoteFile, list[Bytes] | None]:
     """Returns the source as it is, which for a transfer discovered before must be the version that was accepted; or its staged copy.
 
-    A version that its store keeps is asked for by its id: what was written over it since does not matter.
+    A small file that is to pass through here comes with its bytes, which are one version's: it was looked at before and after they
+    were read. A version that its store keeps is asked for by its id: what was written over it since does not matter.
 
     Raises:
         Permanent: `source_changed`, on a first journey; Undecidable: the same on a re-driven one, or of a staged copy;
@@ -30,20 +31,32 @@ def look_at_source(work: Work, source: Source, file: RemoteFile) -> RemoteFile:
     """
     transfer = work.transfer
     version = None if transfer.staged is not None or transfer.fingerprint is None else transfer.fingerprint.version
-    found = source.stat(file.path, version=version)
+    found, held = _seen(work.engine, source, file, sink, version=version, known=transfer.fingerprint is not None)
     if transfer.staged is not None:
         if not found.fingerprint.matches(file.fingerprint):
             msg = f"the object at '{file.path}' in the staging bucket is not the copy that was staged"
             raise Undecidable(msg, reason="source_changed")
-        return file
+        return file, held
     if transfer.fingerprint is None:
-        return found
+        return found, held
     if not found.fingerprint.matches(transfer.fingerprint):
         msg = f"'{file.path}' is not the version that was accepted"
         if transfer.redrives:
             raise Undecidable(msg, reason="source_changed")
         raise Permanent(msg, reason="source_changed")
-    return RemoteFile(path=found.path, fingerprint=found.fingerprint, transfer=found.transfer)
+    return found, held
+
+
+def _seen(
+    engine: Engine, source: Source, file: RemoteFile, sink: Sink, *, version: str | None, known: bool
+) -> tuple[RemoteFile, list[Bytes] | None]:
+    limit = min(WHOLE_UP_TO, engine.tuning.part_size)
+    # A bucket is not read from before it is known to hold something small.
+    small = file.size <= limit if known else not source.pins_versions
+    if not small or sink.copies_from(source):
+        return source.stat(file.path, version=version), None
+    found, pieces = source.whole(file.path, limit=limit, version=version)
+    return found, pieces if found.size <= limit else None
 
 
 def expected_sha256(work: Work, source: Source) -> str | None:
@@ -67,19 +80,20 @@ def expected_sha256(work: Work, source: Source) -> str | None:
 def new_upload(engine: Engine, transfer: Transfer, sink: Sink, *, size: int, token: str, path: RemotePath) -> Upload:
     """Returns the next attempt: one lane for small files, for sinks that want writes in order, and where SHA-256 is demanded."""
     plan = plan_parts(size, part_size=engine.tuning.part_size)
-    alone = _demands_sha(transfer) or plan.count < engine.tuning.lane_threshold
+    alone = demands_sha(transfer) or plan.count < engine.tuning.lane_threshold
     width = 1 if alone else min(engine.tuning.lane_width, sink.lanes)
     return Upload(attempt=transfer.attempt + 1, token=token, path=path, plan=plan, lanes=width)
 
 
-def _demands_sha(transfer: Transfer) -> bool:
+def demands_sha(transfer: Transfer) -> bool:
+    """Returns whether a transfer needs the SHA-256 of its bytes."""
     return transfer.policy.checksum is Checksum.SHA256 or transfer.expected_sha256 is not None or transfer.policy.sidecar
 
 
 def bring_parts(
-    work: Work, source: Source, file: RemoteFile, sink: Sink, upload: Upload, *, fresh: bool
+    work: Work, source: Source, file: RemoteFile, sink: Sink, upload: Upload, *, fresh: bool, held: list[Bytes] | None
 ) -> tuple[dict[int, PartDone], str | None] | list[Message]:
-    """Copies what is missing of an attempt, alone or by sending lanes.
+    """Copies what is missing of an attempt, alone or by sending lanes; `held` are the bytes of a file that was read already.
 
     Returns:
         All parts and the SHA-256 if it was seen, once the set is complete; else the messages that go on with it.
@@ -95,7 +109,7 @@ def bring_parts(
         # Each worker begins where the others are far away.
         begin = unfinished[:: -(-len(unfinished) // upload.lanes)]
         return [Message(step=Step.PARTS, ids=(transfer.id,), part=n) for n in begin]
-    tally = Tally(sha=_demands_sha(transfer) or plan.count < engine.tuning.lane_threshold)
+    tally = Tally(sha=demands_sha(transfer) or plan.count < engine.tuning.lane_threshold)
 
     recording = Recording(engine, transfer.id, upload.attempt)
 
@@ -114,6 +128,7 @@ def bring_parts(
                 sink,
                 upload,
                 work.slice.parts(missing),
+                held=held,
                 fresh=fresh,
                 tally=tally,
                 kept=lambda chunks: pace.kept(work.kept(recording.kept(chunks))),
@@ -134,10 +149,19 @@ def checked_sha256(work: Work, source: Source, file: RemoteFile, sink: Sink, upl
         back = sink.read_back(upload)
         chunks = back if back is not None else source.read(file, start=0, size=upload.plan.size)
         seen = digest(work.kept(chunks), algorithm="sha256").removeprefix("sha256:")
+    compare_sha256(transfer, seen, expected)
+    return seen
+
+
+def compare_sha256(transfer: Transfer, seen: str | None, expected: str | None) -> None:
+    """Compares a SHA-256 with the one that is expected, if any is.
+
+    Raises:
+        Permanent: `checksum_mismatch`.
+    """
     if expected is not None and seen != expected:
         msg = f"the SHA-256 of '{transfer.source.path}' is {seen}, expected {expected}"
         raise Permanent(msg, reason="checksum_mismatch")
-    return seen
 
 
 def without_upload(transfer: Transfer) -> Transfer:

@@ -98,7 +98,7 @@ class Work:
             attempt=commit.attempt,
             token=commit.token,
             region_epoch=commit.region_epoch,
-            row=self.transfer.model_dump_json(exclude_defaults=True),
+            row=self.transfer.with_(commit=commit).model_dump_json(exclude_defaults=True),
         )
 
     def enter(self, state: State, changed: Transfer) -> None:

@@ -14,6 +14,7 @@ from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.names import RemotePath
 from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import Commit, Upload
+from eft.errors import EftError
 
 Bytes = bytes | bytearray | memoryview
 
@@ -37,6 +38,8 @@ class CommitOutcome(StrEnum):
     """The final name exists and the commit must not overwrite."""
     PART_DIFFERS = "part_differs"
     """S3 only: a frozen part is no longer the one uploaded."""
+    NOT_STORED = "not_stored"
+    """`put` only: the server has not stored it, and never will by that request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Committed:
     outcome: CommitOutcome
     etag: str | None = None
     version: str | None = None
+    why: EftError | None = None
+    """Of NOT_STORED."""
 
 
 class MoveOutcome(StrEnum):
@@ -85,6 +90,15 @@ class Source(Protocol):
             Permanent: `source_changed` when the version is gone or the file is shorter; `source_missing`; `permission_denied`.
         """
 
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> tuple[RemoteFile, list[Bytes]]:
+        """Reads a small file at once, looking at it before and after: returns it as it stood all the while, with all of its bytes.
+
+        Returns it without bytes where it is larger than `limit` of them.
+
+        Raises:
+            NotFound: `source_missing`; Permanent: `source_changed`: it changed while it was read; and what `read` raises.
+        """
+
     def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:
         """Renames without ever overwriting. Only where `pins_versions` is False."""
 
@@ -109,6 +123,10 @@ class Sink(Protocol):
     @property
     def refuses_taken(self) -> bool:
         """Whether the server itself, in the instant of a commit, refuses a name that is taken, whoever took it when."""
+
+    @property
+    def puts(self) -> bool:
+        """Whether `put` is offered: the server `refuses_taken`, and what was sent to it is known to have been sent once."""
 
     def look(self, path: RemotePath) -> RemoteFile | None:
         """Returns what stands under a name, or None."""
@@ -143,11 +161,24 @@ class Sink(Protocol):
         Checks by itself, directly before, that the final name is absent unless overwriting. Safe to repeat.
         """
 
+    def put(self, commit: Commit, pieces: Sequence[Bytes], *, asked_at: datetime) -> Committed:
+        """Delivers a whole small file by one request that is sent once, and refused where the name is taken. Only where `puts`.
+
+        It is refused as well where it arrives more than `PUT_ARRIVES_WITHIN` after `asked_at`. `commit` and `token_exists` find its token
+        gone from the first.
+
+        Raises:
+            Transient: `answer_lost`: it may have been stored, or may still be.
+        """
+
     def token_exists(self, token: str, path: RemotePath) -> bool:
         """Returns whether the token is still there to be consumed."""
 
     def consume(self, token: str, path: RemotePath) -> bool:
-        """Removes the token without committing; returns True if this call consumed it, False if it was gone already."""
+        """Removes the token without committing; returns True if this call consumed it, False if it was gone already.
+
+        The token of a `put` counts as consumed unless its transfer's file stands there: whatever comes late is refused by what follows.
+        """
 
     def copies_from(self, source: Source) -> bool:
         """Returns whether `copy_part` works from that store: one principal reaches both on the server's side."""

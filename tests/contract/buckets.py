@@ -40,6 +40,7 @@ class Bucket:
     keeps_versions: bool = False
     has_directories: bool = False
     full_object_checksum: bool | None = None
+    refuses_taken: bool | None = None
 
     @property
     def s3(self) -> S3Client:
@@ -49,8 +50,8 @@ class Bucket:
     @property
     def store(self) -> S3Staging:
         """A store, with what upkeep needs."""
-        place = Place(self.name, self.prefix, endpoint="ep1", full_object_checksum=self.full_object_checksum)
-        return S3Staging(self.session, place)
+        known = {"full_object_checksum": self.full_object_checksum, "refuses_taken": self.refuses_taken}
+        return S3Staging(self.session, Place(self.name, self.prefix, endpoint="ep1", **known))
 
     @contextmanager
     def open(self) -> Iterator[S3Staging]:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
 
-from eft.adapters.aws_http import ORIGINS, Answer, Connections, Request
+from eft.adapters.aws_http import FRESH, ORIGINS, Answer, Connections, NotSent, Request
 from eft.ports import Bytes
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -98,9 +98,10 @@ def _send(
     streamed: bool = False,
     scheme: str = "http",
     headers: dict[str, str] | None = None,
+    once: bool = False,
 ) -> Answer:
     url = f"{scheme}://127.0.0.1:{server.port}/b/k%20?a=1"
-    return connections.send(Request(method, url, headers=headers or {}, body=body, streamed=streamed))
+    return connections.send(Request(method, url, headers=headers or {}, body=body, streamed=streamed, once=once))
 
 
 def test_a_request_is_sent_whole_and_its_answer_is_read() -> None:
@@ -260,6 +261,8 @@ def test_connections_to_few_hosts_are_kept() -> None:
         assert servers[0].idle.wait(10)
         assert _send(connections, servers[-1]).content == b"ok"
         assert servers[-1].connections == 1
+        # The servers end once nobody keeps a connection to them.
+        del connections
 
 
 def test_a_streamed_body_that_is_malformed_is_an_error_of_the_connection() -> None:
@@ -316,3 +319,33 @@ def _served(directory: Path, address: str) -> Iterator[tuple[Server, Path]]:
     context.load_cert_chain(certificate, private)
     with Server(PLAIN, PLAIN, tls=context) as server:
         yield server, certificate
+
+
+def test_what_is_sent_once_goes_over_a_connection_that_was_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has rested may be about to be closed: then nobody could say whether the request has arrived."""
+    now = [100.0]
+    monkeypatch.setattr("eft.adapters.aws_http.time.monotonic", lambda: now[0])
+    with Server(PLAIN, PLAIN, PLAIN, PLAIN) as server:
+        connections = _connections()
+        _send(connections, server)
+        now[0] += FRESH
+        _send(connections, server, once=True)
+        assert server.connections == 1
+        now[0] += FRESH + 0.1
+        _send(connections, server, once=True)
+        assert server.connections == 2
+        now[0] += FRESH + 0.1
+        _send(connections, server)
+        assert server.connections == 2
+
+
+def test_what_never_left_is_known() -> None:
+    """Nobody listens there; a connection that is cut later may have carried it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    with pytest.raises(NotSent):
+        _connections().send(Request("PUT", url, headers={}, body=b"x", streamed=False, once=True))
+    with Server(b"") as server, pytest.raises(OSError, match="HTTP") as error:
+        _send(_connections(), server, once=True)
+    assert not isinstance(error.value, NotSent)

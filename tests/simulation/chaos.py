@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
-from eft.domain.transfer import RESTING, State, Transfer
+from eft.domain.transfer import CLOCKS_DIFFER, PUT_ARRIVES_WITHIN, RESTING, State, Transfer
 from eft.journey.disposal import give_back
 from eft.journey.messages import Message
 from eft.journey.reconcile import reconcile
@@ -192,6 +193,9 @@ class Story:
         for region in play.regions:
             play.kernel.spawn(f"desk{play.number()}@{region.name[7:11]}", region.name, partial(give_back, region.engine))
         if self._settle():
+            if any(row.state is State.HELD and row.reason == "answer_lost" for _, row in play.rows()):
+                # Nobody gives up earlier what may still arrive.
+                play.kernel.run(play.kernel.now + (PUT_ARRIVES_WITHIN + CLOCKS_DIFFER) // timedelta(milliseconds=1))
             play.desk.look(all_of_them=True, patient=False, weary=True)
             if self._settle():
                 self._reconcile()

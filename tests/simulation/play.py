@@ -253,6 +253,9 @@ class Play:
             "create_directories": True,
             "retry": {"tries": random.choice([3, 8, 20]), "first": timedelta(seconds=2), "longest": timedelta(seconds=60)},
         }
+        # Sources change, and what stands at a destination that is one may be disposed of.
+        stays = destination.consumes == "never" and not chosen["receiver_removes"]
+        chosen["receiver_keeps"] = stays and random.random() < 0.6
         if chosen["disposition"] == "archive":
             chosen["archive_directory"] = "done"
         if destination is source:

@@ -12,8 +12,10 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from eft.domain.fingerprint import Fingerprint, RemoteFile
-from eft.domain.names import RemotePath, disposed_by, is_token, parent
+from eft.domain.names import RemotePath, disposed_by, is_token, parent, put_by
 from eft.domain.parts import PartDone
+from eft.domain.transfer import PUT_ARRIVES_WITHIN
+from eft.errors import Transient
 from eft.ports import CommitOutcome, Committed, MoveOutcome
 from tests.fakes import START
 from tests.simulation.kernel import SECOND, Kernel
@@ -237,6 +239,16 @@ class Server:
             self._appear(path, inode, token, upload.transfer)
         if self.copied is not None:
             self.copied(path, inode)
+        return Committed(CommitOutcome.DONE, etag=inode.etag, version=inode.version)
+
+    def put_object(self, token: str, path: str, data: bytes, asked_at: datetime) -> Committed:
+        transfer = put_by(token) or ""
+        if self._now() - asked_at > PUT_ARRIVES_WITHIN:
+            return Committed(CommitOutcome.NOT_STORED, why=Transient("it was signed too long ago", reason="clock_skewed"))
+        if path in self.files:
+            return Committed(CommitOutcome.EXISTS)
+        inode = self._put(path, data, origin="ours", transfer=transfer)
+        self._appear(path, inode, token, transfer)
         return Committed(CommitOutcome.DONE, etag=inode.etag, version=inode.version)
 
     def abort(self, token: str) -> bool:

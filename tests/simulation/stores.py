@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from eft.domain.endpoint import Endpoint
 from eft.domain.fingerprint import RefusedName, RemoteFile
-from eft.domain.names import RemotePath, parent, remote_path
+from eft.domain.names import RemotePath, parent, put_by, remote_path
 from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import Commit, Upload
 from eft.errors import NotFound, Permanent, Transient
@@ -32,6 +32,7 @@ class SimStore:
         self.pins_versions = server.kind == "s3"
         self.rename_mode: Literal["posix", "plain"] | None = server.rename if server.kind == "sftp" else None
         self.refuses_taken = server.kind == "s3"
+        self.puts = self.refuses_taken
         self.lanes = server.parallel
 
     def _do(self, step: str, *args: object) -> Any:  # noqa: ANN401 - the step's answer
@@ -63,6 +64,15 @@ class SimStore:
             if len(chunk) < want:
                 raise Permanent(f"'{file.path}' is shorter than it was", reason="source_changed")
             yield chunk
+
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> tuple[RemoteFile, list[Bytes]]:
+        seen = self.stat(path, version=version)
+        if seen.size > limit:
+            return seen, []
+        chunks = list(self.read(seen, start=0, size=seen.size))
+        if not self.pins_versions and not self.stat(path).fingerprint.matches(seen.fingerprint):
+            raise Permanent(f"'{path}' changed while it was read", reason="source_changed")
+        return seen, chunks
 
     def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:
         return self._do("move", path, to, create_directories)  # type: ignore[no-any-return]
@@ -137,6 +147,8 @@ class SimStore:
             yield chunk
 
     def commit(self, commit: Commit) -> Committed:
+        if put_by(commit.token) is not None:
+            return Committed(CommitOutcome.TOKEN_GONE)
         if self.server.kind == "s3":
             parts = [(part.number, part.etag) for part in commit.parts]
             return self._do("complete", commit.token, commit.path, commit.overwrite, parts)  # type: ignore[no-any-return]
@@ -152,12 +164,17 @@ class SimStore:
     def _not_renamed(self, commit: Commit) -> Committed:
         return Committed(CommitOutcome.EXISTS if self.token_exists(commit.token, commit.path) else CommitOutcome.TOKEN_GONE)
 
+    def put(self, commit: Commit, pieces: Sequence[Bytes], *, asked_at: datetime) -> Committed:
+        return self._do("put_object", commit.token, commit.path, b"".join(bytes(piece) for piece in pieces), asked_at)  # type: ignore[no-any-return]
+
     def token_exists(self, token: str, path: RemotePath) -> bool:
         assert path
         return self._do("part_sizes" if self.server.kind == "s3" else "stat", token) is not None
 
     def consume(self, token: str, path: RemotePath) -> bool:
-        assert path
+        if (putter := put_by(token)) is not None:
+            stands: RemoteFile | None = self._do("stat", path)
+            return stands is None or stands.transfer != putter
         return self._do("abort" if self.server.kind == "s3" else "remove", token)  # type: ignore[no-any-return]
 
     def copies_from(self, source: Source) -> bool:

@@ -52,7 +52,7 @@ BASE: Final[Mapping[str, float]] = {
 """Chance per call, in weather of strength 1."""
 STRENGTHS: Final = (0.0, 0.0, 0.3, 1.0, 1.0, 4.0)
 CRITICAL: Final = frozenset(
-    {"rename_posix", "rename_plain", "complete", "intend", "save", "change", "adopt", "remove", "abort", "claim", "renounce"}
+    {"rename_posix", "rename_plain", "complete", "put_object", "intend", "save", "change", "adopt", "remove", "abort", "claim", "renounce"}
 )
 """Calls at which promises are kept or broken: a seed may have its crashes and pauses here."""
 LAZY: Final = frozenset({"unsettled", "intents", "journals", "scheduled_flows"})

@@ -42,6 +42,8 @@ class Place:
     kms_key: str | None = None
     full_object_checksum: bool | None = None
     """Whether the store judges a CRC64NVME over the whole object; None: AWS does, any other store is asked."""
+    refuses_taken: bool | None = None
+    """Whether it honours If-None-Match; None: AWS does, any other store may ignore it."""
 
 
 class S3Bucket:

@@ -160,7 +160,9 @@ class S3Connections:
 
 
 def _place(endpoint: S3Endpoint) -> Place:
-    return Place(endpoint.bucket, endpoint.prefix, endpoint=endpoint.id, kms_key=endpoint.kms_key)
+    return Place(
+        endpoint.bucket, endpoint.prefix, endpoint=endpoint.id, kms_key=endpoint.kms_key, refuses_taken=endpoint.refuses_taken or None
+    )
 
 
 def _keys(credential: Credential, endpoint: S3Endpoint) -> StaticKeys:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
+from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
 from eft.adapters.aws_direct import Direct
@@ -45,8 +46,8 @@ JOINED: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
-    """What a store says of an upload that it has completed."""
+class Stored:
+    """What a store says of an object that it has made visible."""
 
     etag: str
     version: str | None
@@ -108,7 +109,7 @@ class S3Direct:
 
     def complete(
         self, bucket: str, key: str, *, upload: str, parts: Sequence[tuple[int, str]], headers: Mapping[str, str]
-    ) -> Completed | None:
+    ) -> Stored | None:
         """Completes an upload from parts (number, etag). An error may come with status 200 (Amazon S3 API, CompleteMultipartUpload)."""
         listed = "".join(f"<Part><PartNumber>{number}</PartNumber><ETag>{escape(etag)}</ETag></Part>" for number, etag in parts)
         body = f'<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{listed}</CompleteMultipartUpload>'.encode()
@@ -116,7 +117,29 @@ class S3Direct:
         if answer is None or answer.status_code != OK or b"<CompleteMultipartUploadResult" not in answer.content:
             return None
         etag = _field(answer, "ETag")
-        return None if etag is None else Completed(etag=etag, version=answer.headers.get("x-amz-version-id"))
+        return None if etag is None else Stored(etag=etag, version=answer.headers.get("x-amz-version-id"))
+
+    def put(
+        self, bucket: str, key: str, *, pieces: Sequence[Bytes], headers: Mapping[str, str], signed_at: datetime
+    ) -> Stored | ClientError:
+        """Sends an object, once, and returns what the store said to it.
+
+        Raises:
+            NotSent: it never left; BotoCoreError, OSError: it may have arrived.
+        """
+        url = self._address(bucket) + quote(key, safe="/~")
+        body = b"".join(pieces)
+        payload = UNSIGNED if url.startswith("https:") else _sha256([body])
+        told = {**headers, "X-Amz-Content-SHA256": payload}
+        answer = self._way.ask_once("PutObject", url, headers=told, body=body, payload=payload, signed_at=signed_at)
+        etag = answer.headers.get("etag")
+        if answer.status_code == OK and etag is not None:
+            return Stored(etag=etag, version=answer.headers.get("x-amz-version-id"))
+        said: Any = {
+            "Error": {"Code": _field(answer, "Code") or str(answer.status_code), "Message": _field(answer, "Message") or ""},
+            "ResponseMetadata": {"HTTPStatusCode": answer.status_code, "HTTPHeaders": dict(answer.headers)},
+        }
+        return ClientError(said, "PutObject")
 
     def _ask(
         self,

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, Literal
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
 from eft.adapters.aws_errors import code_of, status_of
+from eft.adapters.aws_http import NotSent
 from eft.adapters.s3.bucket import PRECONDITION_FAILED, TRANSFER_METADATA, S3Bucket, bare, pinning, quoted
-from eft.adapters.s3.direct import HEADERS, METADATA
+from eft.adapters.s3.direct import HEADERS, METADATA, Stored
 from eft.adapters.s3.source import S3Source
 from eft.adapters.s3.uploading import S3Uploading, token_gone
 from eft.domain.checksum import crc64nvme, crc64nvme_base64, crc64nvme_from_base64, whole_crc64nvme
 from eft.domain.fingerprint import RemoteFile
-from eft.domain.names import RemotePath, remote_path
+from eft.domain.names import RemotePath, display, put_by, remote_path
 from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import Commit, Upload
-from eft.errors import Permanent, Transient
+from eft.errors import EftError, Permanent, Transient
 from eft.ports import Bytes, CommitOutcome, Committed, Source
 
 LANES: Final = 64
@@ -26,6 +28,9 @@ ALGORITHM: Final = "CRC64NVME"
 JUDGED: Final[Any] = {"ChecksumAlgorithm": ALGORITHM, "ChecksumType": "FULL_OBJECT"}
 PROBE_NAME: Final = ".eft-probe"
 CONFLICT: Final = 409
+IN_TROUBLE: Final = 500
+TURNED_AWAY: Final = frozenset({"SlowDown", "NotImplemented"})
+"""Answers of that class to requests that were not carried out (Amazon S3 API, "List of error codes")."""
 PART_DIFFERS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "BadDigest"})
 """The listed parts are not those uploaded, or not those that the full-object checksum speaks of."""
 NO_CHECKSUMS: Final = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
@@ -39,8 +44,13 @@ class S3Sink(S3Bucket):
 
     @property
     def refuses_taken(self) -> bool:
-        """Whether If-None-Match is known to be honoured: by AWS; some other stores ignore it."""
-        return self._is_aws
+        """Whether If-None-Match is known to be honoured: by AWS, and where an endpoint says so; some other stores ignore it."""
+        return self._is_aws if self.place.refuses_taken is None else self.place.refuses_taken
+
+    @property
+    def puts(self) -> bool:
+        """Whether `put` is offered: it goes the short way, where nothing is sent anew unasked."""
+        return self.refuses_taken and self.direct is not None
 
     def look(self, path: RemotePath) -> RemoteFile | None:
         """Returns the object under a name, with the transfer that wrote it, or None."""
@@ -108,13 +118,15 @@ class S3Sink(S3Bucket):
     def commit(self, commit: Commit) -> Committed:
         """Completes the upload with exactly the frozen parts, under If-None-Match unless overwriting.
 
-        Where the store judges it, a CRC64NVME over the whole object goes along. Other stores than AWS are asked directly
-        before whether the name is free, because some ignore If-None-Match.
+        Where the store judges it, a CRC64NVME over the whole object goes along. Stores that may ignore If-None-Match are asked directly
+        before whether the name is free.
 
         Raises:
             Transient: `conditional_conflict` and what else may pass; nothing is decided, and repeating it is safe.
         """
-        if not commit.overwrite and not self._is_aws and self.standing(remote_path(commit.path)) is not None:
+        if put_by(commit.token) is not None:
+            return Committed(outcome=CommitOutcome.TOKEN_GONE)
+        if not commit.overwrite and not self.refuses_taken and self.standing(remote_path(commit.path)) is not None:
             return Committed(outcome=CommitOutcome.EXISTS)
         parts = [(part.number, quoted(part.etag or "")) for part in commit.parts]
         with self.translated():
@@ -136,8 +148,49 @@ class S3Sink(S3Bucket):
                 return self._outcome_of(error)
         return Committed(outcome=CommitOutcome.DONE, etag=bare(answer["ETag"]), version=pinning(answer.get("VersionId")))
 
+    def put(self, commit: Commit, pieces: Sequence[Bytes], *, asked_at: datetime) -> Committed:
+        """Writes the whole object under If-None-Match by one request, sent once.
+
+        An answer says whether it was stored, unless a server in trouble gave it: what that has done is not known.
+
+        Raises:
+            Transient: `answer_lost`.
+        """
+        direct, checked = self.direct, self.judges_whole()
+        if direct is None:
+            raise Permanent("an object is put where what is sent is known to be sent once", reason="not_supported")
+        asked = {"IfNoneMatch": "*", **self.encryption()} | ({"ChecksumCRC64NVME": _whole(commit)} if checked else {})
+        headers = {f"{METADATA}{TRANSFER_METADATA}": put_by(commit.token) or ""} | {HEADERS[name]: value for name, value in asked.items()}
+        try:
+            said = direct.put(self.bucket, self.key(commit.path), pieces=pieces, headers=headers, signed_at=asked_at)
+        except NotSent as error:
+            return self._not_stored(EndpointConnectionError(endpoint_url=self.bucket, error=error))
+        except (BotoCoreError, OSError) as error:
+            raise self._lost(commit, type(error).__name__) from error
+        if isinstance(said, Stored):
+            return Committed(outcome=CommitOutcome.DONE, etag=bare(said.etag), version=pinning(said.version))
+        code, status = code_of(said), status_of(said)
+        if code in PRECONDITION_FAILED:
+            return Committed(outcome=CommitOutcome.EXISTS)
+        if status >= IN_TROUBLE and code not in TURNED_AWAY:
+            raise self._lost(commit, f"{status} {code}")
+        return self._not_stored(said)
+
+    def _not_stored(self, error: ClientError | BotoCoreError) -> Committed:
+        try:
+            with self.translated():
+                raise error
+        except EftError as why:
+            return Committed(outcome=CommitOutcome.NOT_STORED, why=why)
+
+    def _lost(self, commit: Commit, cause: str) -> Transient:
+        msg = f"the answer to the upload of '{commit.path}' was lost ({display(cause)})"
+        return Transient(msg, reason="answer_lost", endpoint=self.place.endpoint)
+
     def token_exists(self, token: str, path: RemotePath) -> bool:
         """Returns whether the upload id is neither completed nor aborted."""
+        if put_by(token) is not None:
+            return False
         with self.translated():
             try:
                 self.s3.list_parts(Bucket=self.bucket, Key=self.key(path), UploadId=token, MaxParts=1)
@@ -157,6 +210,8 @@ class S3Sink(S3Bucket):
             Transient: `token_remains`: the store took the abort and has the upload still.
         """
         before = self.look(path)
+        if (putter := put_by(token)) is not None:
+            return before is None or before.transfer != putter
         if not self.token_exists(token, path):
             return False
         with self.translated():
@@ -271,3 +326,7 @@ class S3Sink(S3Bucket):
             uploading.write(part, [])
             ((number, etag),) = uploading.finish()
         return PartDone(number=number, size=0, crc64nvme=crc64nvme(b""), etag=etag)
+
+
+def _whole(commit: Commit) -> str:
+    return crc64nvme_base64(whole_crc64nvme(commit.parts) or 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Literal
 
 from eft.adapters.sftp.reading import Shorter
@@ -91,6 +92,7 @@ class SftpSink(Rooted):
 
     rename_mode: Literal["posix", "plain"] | None
     refuses_taken: bool = False
+    puts: bool = False
     lanes: int
 
     def __init__(self, endpoint: SftpEndpoint, session: Session) -> None:
@@ -203,6 +205,14 @@ class SftpSink(Rooted):
                 return Committed(CommitOutcome.EXISTS)
             raise self.error(refused, commit.path, missing="directory_missing", failed="rename_failed") from None
         return Committed(CommitOutcome.DONE)
+
+    def put(self, commit: Commit, pieces: Sequence[Bytes], *, asked_at: datetime) -> Committed:  # noqa: ARG002 - the port's
+        """An SFTP server makes nothing visible at once.
+
+        Raises:
+            Permanent: `unsupported`.
+        """
+        raise Permanent(f"an SFTP server cannot take '{commit.path}' in one request", reason="unsupported")
 
     def token_exists(self, token: str, path: RemotePath) -> bool:  # noqa: ARG002 - the port's
         """Returns whether the temporary file is there."""
