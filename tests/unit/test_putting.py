@@ -181,7 +181,7 @@ def test_what_was_turned_away_is_uploaded_next_time(
 ) -> None:
     """The store says that it has not stored it: an error as any other, and no second put."""
 
-    def put(self: FakeStore, commit: Commit, pieces: Sequence[Bytes], *, asked_at: datetime) -> Committed:  # noqa: ARG001 - the port's
+    def put(self: FakeStore, commit: Commit, pieces: Sequence[Bytes], *, asked_at: datetime) -> Committed:
         self.server.calls["put"] += 1
         return Committed(CommitOutcome.NOT_STORED, why=why)
 
