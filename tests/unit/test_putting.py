@@ -37,7 +37,7 @@ def bucket(world: World) -> FakeServer:
     return world.server("s3-b")
 
 
-def submit(world: World, **policy: Any) -> Transfer:
+def submit(world: World, **policy: object) -> Transfer:
     """Asks for the file where the receiver keeps it."""
     return world.submit("sftp-a", "s3-b", receiver_keeps=True, **policy)
 
