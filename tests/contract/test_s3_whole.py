@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 
 from eft.adapters.aws import AwsSession
+from eft.adapters.aws_http import Connections
 from eft.adapters.s3.direct import NO_BYTES, S3Direct
 from eft.domain.names import remote_path
 from eft.errors import EftError, NotFound, Permanent, Transient
@@ -126,12 +128,29 @@ def test_no_more_than_the_limit_is_asked_for(bucket: Bucket) -> None:
 
 
 def test_an_empty_object_costs_a_look_more(bucket: Bucket) -> None:
-    """A store that refuses a range of nothing is asked for a look; its connections serve on."""
+    """A store that refuses a range of nothing is asked for a look."""
     bucket.put("in/a.csv", b"")
     with counted(bucket.session) as requests:
         file, chunks = bucket.store.whole(PATH, limit=10)
     assert (file, chunks) == (bucket.store.stat(PATH), [])
     assert (requests["GetObject"], requests["HeadObject"] <= 1, requests.total() <= 2) == (1, True, True)
+
+
+def test_an_empty_object_costs_no_connection(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection over which a range of nothing was refused serves on."""
+    bucket = new_bucket(emulator_session(aws))
+    bucket.put("in/a.csv", b"")
+    connected = Connections._connected
+    made: list[str] = []
+
+    def connect(self: Connections, origin: str) -> HTTPConnection:
+        made.append(origin)
+        return connected(self, origin)
+
+    monkeypatch.setattr(Connections, "_connected", connect)
+    for _ in range(5):
+        assert whole(bucket) == b""
+    assert len(made) == 1
 
 
 def test_an_object_that_was_empty_when_it_was_asked_for_is_read(moto: Bucket) -> None:
@@ -158,8 +177,9 @@ def test_a_version_is_read_by_its_id(aws: Aws, tries: int) -> None:
     version = first.fingerprint.version
     bucket.put("in/a.csv", b"two, longer")
     bucket.remove("in/a.csv")
-    file, chunks = bucket.store.whole(PATH, limit=100, version=version)
-    assert (file, b"".join(chunks)) == (first, b"one")
+    with counted(session) as requests:
+        file, chunks = bucket.store.whole(PATH, limit=100, version=version)
+    assert (requests, file, b"".join(chunks)) == ({"GetObject": 1}, first, b"one")
     bucket.s3.delete_object(Bucket=bucket.name, Key="in/a.csv", VersionId=version or "")
     for gone in (version, None):
         with pytest.raises(NotFound) as error:

@@ -325,6 +325,21 @@ def test_silence_is_stalled(version: str, silent: Kind) -> None:
     assert store.session.wire.broken
 
 
+def test_a_stalled_server_is_waited_for_once() -> None:
+    """A look that is never answered ends the reading; the answer to the opening is not waited for any more."""
+    script = Script(lambda _kind, _ident, _body: None)
+    store, waits = store_on(script), []
+
+    def wait(_wanted: int, *, until: float) -> bytes:
+        waits.append(until)
+        raise TimeoutError
+
+    script.receive = wait  # type: ignore[method-assign]
+    with pytest.raises(Transient) as error:
+        whole(store)
+    assert (error.value.reason, len(waits)) == ("stalled", 1)
+
+
 def test_a_link_that_leads_nowhere_is_still_a_link() -> None:
     """What the look says comes before what the opening says."""
     served = Served(b"", looks=[attributes(mode=0o120777)])
