@@ -334,7 +334,7 @@ def test_a_stalled_server_is_waited_for_once() -> None:
         waits.append(until)
         raise TimeoutError
 
-    script.receive = wait  # type: ignore[method-assign]
+    script.receive = wait  # type: ignore[method-assign, assignment]
     with pytest.raises(Transient) as error:
         whole(store)
     assert (error.value.reason, len(waits)) == ("stalled", 1)

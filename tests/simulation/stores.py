@@ -70,7 +70,7 @@ class SimStore:
             if got is None:
                 raise NotFound(f"no file '{path}'", reason="source_missing")
             file, inode = got
-            return file, [self._do("read", inode, 0, file.size)] if 0 < file.size <= limit else []
+            return file, [self._do("read", inode, at, CHUNK) for at in range(0, file.size, CHUNK)] if file.size <= limit else []
         file = self.stat(path)
         # As `read` does, which opens it now: another inode may stand there than was looked at.
         chunks = list(self.read(file, start=0, size=file.size)) if file.size <= limit else []
