@@ -19,7 +19,7 @@ from eft.domain.names import RemotePath, disposed_by, is_token, parent, put_by, 
 from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import PUT_ARRIVES_WITHIN, Commit, Upload
 from eft.errors import NotFound, Permanent, Transient
-from eft.ports import Bytes, Clock, CommitOutcome, Committed, MoveOutcome, ProbeReport, Source
+from eft.ports import Bytes, Clock, CommitOutcome, Committed, MoveOutcome, ProbeReport, Source, Whole
 
 CHUNK = 64 * 1024
 
@@ -140,10 +140,7 @@ class FakeStore:
 
     def stat(self, path: RemotePath, *, version: str | None = None) -> RemoteFile:
         with self._called("stat"):
-            content = self.server.files.get(path) if version is None else self.server.versions.get((path, version))
-            if content is None:
-                raise NotFound(f"no file '{path}'", reason="source_missing", endpoint=None)
-            return self._file(path, content)
+            return self._file(path, self._standing(path, version))
 
     def read(self, file: RemoteFile, *, start: int, size: int) -> Iterator[Bytes]:
         with self._called("read"):
@@ -159,14 +156,22 @@ class FakeStore:
                 raise Permanent(f"'{file.path}' is shorter than it was", reason="source_changed")
             yield chunk
 
-    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> tuple[RemoteFile, list[Bytes]]:
-        seen = self.stat(path, version=version)
-        if seen.size > limit:
-            return seen, []
-        chunks = list(self.read(seen, start=0, size=seen.size))
-        if not self.pins_versions and not self.stat(path).fingerprint.matches(seen.fingerprint):
-            raise Permanent(f"'{path}' changed while it was read", reason="source_changed")
-        return seen, chunks
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> Whole:
+        with self._called("whole"):
+            content = self._standing(path, version)
+            file = self._file(path, content)
+            self.server.watch("whole:looked")
+            if file.size > limit:
+                return file, []
+            # As a server that is asked to open it after the look.
+            content = content if self.pins_versions else self._standing(path, version)
+            chunks: list[Bytes] = []
+            for at in range(0, file.size, CHUNK):
+                self.server.watch("whole:chunk")
+                chunks.append(bytes(content.data[at : at + CHUNK]))
+            if not self.pins_versions and not self._file(path, self._standing(path, version)).fingerprint.matches(file.fingerprint):
+                raise Permanent(f"'{path}' changed while it was read", reason="source_changed")
+            return file, chunks
 
     def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:
         with self._called("move"):
@@ -317,6 +322,12 @@ class FakeStore:
         content = content or self.server.files[path]
         fingerprint = Fingerprint(size=len(content.data), modified=content.modified, etag=content.etag, version=content.version)
         return RemoteFile(path=remote_path(path), fingerprint=fingerprint, transfer=content.transfer)
+
+    def _standing(self, path: RemotePath, version: str | None) -> Content:
+        content = self.server.files.get(path) if version is None else self.server.versions.get((path, version))
+        if content is None:
+            raise NotFound(f"no file '{path}'", reason="source_missing", endpoint=None)
+        return content
 
     def _must_exist(self, token: str) -> None:
         if token not in self.server.uploads and token not in self.server.files:

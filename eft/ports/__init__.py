@@ -18,6 +18,7 @@ from eft.ports.files import (
     Store,
     Stores,
     Uploading,
+    Whole,
 )
 from eft.ports.regions import Durability, Lease, Ownership, OwnershipTable, Remembered
 from eft.ports.rows import Due, Fire, Ledger, Limits, Page, Registry, Reservation, Run, Secrets, Watch
@@ -63,4 +64,5 @@ __all__ = [
     "Untold",
     "Uploading",
     "Watch",
+    "Whole",
 ]

@@ -61,6 +61,10 @@ class MoveOutcome(StrEnum):
     EXISTS = "exists"
 
 
+Whole = tuple[RemoteFile, list[Bytes]]
+"""A file as it stood while it was read, and its bytes."""
+
+
 class Source(Protocol):
     """The reading side of an endpoint. Paths are relative to its root."""
 
@@ -90,13 +94,14 @@ class Source(Protocol):
             Permanent: `source_changed` when the version is gone or the file is shorter; `source_missing`; `permission_denied`.
         """
 
-    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> tuple[RemoteFile, list[Bytes]]:
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> Whole:
         """Reads a small file at once, looking at it before and after: returns it as it stood all the while, with all of its bytes.
 
-        Returns it without bytes where it is larger than `limit` of them.
+        Returns it without bytes where it is larger than `limit` bytes.
 
         Raises:
-            NotFound: `source_missing`; Permanent: `source_changed`: it changed while it was read; and what `read` raises.
+            NotFound: `source_missing`.
+            Permanent: `source_changed` when it changed while it was read; `permission_denied`.
         """
 
     def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:

@@ -50,8 +50,8 @@ class Bucket:
     @property
     def store(self) -> S3Staging:
         """A store, with what upkeep needs."""
-        known = {"full_object_checksum": self.full_object_checksum, "refuses_taken": self.refuses_taken}
-        return S3Staging(self.session, Place(self.name, self.prefix, endpoint="ep1", **known))
+        judges, refuses = self.full_object_checksum, self.refuses_taken
+        return S3Staging(self.session, Place(self.name, self.prefix, endpoint="ep1", full_object_checksum=judges, refuses_taken=refuses))
 
     @contextmanager
     def open(self) -> Iterator[S3Staging]:

@@ -265,6 +265,43 @@ class StoreSuite:
                 read(store, file)
             assert error.value.reason == "source_missing"
 
+    @pytest.mark.parametrize("size", [0, 1, 10_240, 300_000, 1_200_003])
+    def test_reads_a_small_file_at_once(self, bench: Bench, store: Store, size: int) -> None:
+        """A file no larger than the limit comes whole, as a look and a read would have it, time after time."""
+        content = content_of(size)
+        bench.put("in/a.bin", content)
+        for _ in range(3):
+            file, chunks = store.whole(remote_path("in/a.bin"), limit=max(size, 1))
+            assert b"".join(chunks) == content
+            assert file == store.stat(remote_path("in/a.bin"))
+
+    @pytest.mark.parametrize(("size", "limit"), [(10_241, 10_240), (3_000_000, 1), (1, 0)])
+    def test_leaves_a_larger_file_unread(self, bench: Bench, store: Store, size: int, limit: int) -> None:
+        """A file larger than the limit is looked at alone, and can be read by ranges."""
+        content = content_of(size)
+        bench.put("a.bin", content)
+        file, chunks = store.whole(remote_path("a.bin"), limit=limit)
+        assert chunks == []
+        assert file == store.stat(remote_path("a.bin"))
+        assert read(store, file) == content
+
+    def test_reads_nothing_at_once_that_is_not_there(self, bench: Bench, store: Store) -> None:
+        """A file that does not exist is `source_missing`, and blames no endpoint."""
+        bench.put("in/other.csv", b"x")
+        with pytest.raises(NotFound) as error:
+            store.whole(remote_path("in/none.csv"), limit=1_000)
+        assert (error.value.reason, error.value.endpoint) == ("source_missing", None)
+        assert b"".join(store.whole(remote_path("in/other.csv"), limit=1_000)[1]) == b"x"
+
+    def test_bytes_read_at_once_may_be_kept(self, bench: Bench, store: Store) -> None:
+        """What is read later never comes into the bytes of a file read before."""
+        paths = [remote_path(f"{number}.bin") for number in range(40)]
+        for path in paths:
+            bench.put(path, content_of(60_000, seed=path))
+        kept = [(path, store.whole(path, limit=60_000)[1]) for path in paths]
+        for path, chunks in kept:
+            assert b"".join(chunks) == content_of(60_000, seed=path)
+
     # -- disposal ----------------------------------------------------------------------------------------------------
 
     def test_moves_without_overwriting(self, bench: Bench, store: Store) -> None:

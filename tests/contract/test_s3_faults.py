@@ -166,6 +166,7 @@ def test_an_archived_source_says_what_to_do(bucket: Bucket) -> None:
     [
         (lambda b, f: b.store.read(f, start=0, size=1), "GetObject"),
         (lambda b, f: b.store.read(f, start=0, size=0), "HeadObject"),
+        (lambda b, f: b.store.whole(f.path, limit=1), "GetObject"),
         (lambda b, f: b.store.list("", recursive=True), "ListObjectsV2"),
         (lambda b, f: b.store.stale_uploads(before=f.modified), "ListMultipartUploads"),
         (lambda b, f: [b.store.remove_version(f)], "DeleteObject"),

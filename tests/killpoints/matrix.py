@@ -18,7 +18,7 @@ from tests.killpoints.points import label_of, request_of
 
 READS: Final = frozenset(
     {
-        *("sftp.lstat", "sftp.stat", "sftp.close", "sftp.drop", "sftp.fsync"),
+        *("sftp.lstat", "sftp.stat", "sftp.close", "sftp.drop", "sftp.fsync", "sftp.ask_lstat"),
         *("dynamodb.GetItem", "dynamodb.BatchGetItem", "dynamodb.Query"),
         *("s3.HeadObject", "s3.GetObject", "s3.ListParts", "s3.ListObjectsV2", "s3.ListObjectVersions"),
     }

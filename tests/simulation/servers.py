@@ -196,6 +196,10 @@ class Server:
         stands = self.files.get(file.path)
         return stands if stands is not None and stands.etag == file.fingerprint.etag else None
 
+    def get_first(self, path: str, version: str | None) -> tuple[RemoteFile, Inode] | None:
+        inode = self.files.get(path) if version is None else self.versions.get((path, version))
+        return None if inode is None else (self._file(path, inode), inode)
+
     def create_upload(self, path: str, transfer: str) -> str:
         self._serial += 1
         token = f"{self.name}-upload-{self._serial:04d}"

@@ -14,7 +14,7 @@ from eft.domain.names import RemotePath, parent, put_by, remote_path
 from eft.domain.parts import Part, PartDone
 from eft.domain.transfer import Commit, Upload
 from eft.errors import NotFound, Permanent, Transient
-from eft.ports import Bytes, CommitOutcome, Committed, MoveOutcome, ProbeReport, Source
+from eft.ports import Bytes, CommitOutcome, Committed, MoveOutcome, ProbeReport, Source, Whole
 from tests.simulation.kernel import Kernel
 from tests.simulation.servers import Server
 from tests.simulation.truth import Inode
@@ -65,14 +65,19 @@ class SimStore:
                 raise Permanent(f"'{file.path}' is shorter than it was", reason="source_changed")
             yield chunk
 
-    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> tuple[RemoteFile, list[Bytes]]:
-        seen = self.stat(path, version=version)
-        if seen.size > limit:
-            return seen, []
-        chunks = list(self.read(seen, start=0, size=seen.size))
-        if not self.pins_versions and not self.stat(path).fingerprint.matches(seen.fingerprint):
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> Whole:
+        if self.server.kind == "s3":
+            got: tuple[RemoteFile, Inode] | None = self._do("get_first", path, version)
+            if got is None:
+                raise NotFound(f"no file '{path}'", reason="source_missing")
+            file, inode = got
+            return file, [self._do("read", inode, at, CHUNK) for at in range(0, file.size, CHUNK)] if file.size <= limit else []
+        file = self.stat(path)
+        # As `read` does, which opens it now: another inode may stand there than was looked at.
+        chunks = list(self.read(file, start=0, size=file.size)) if file.size <= limit else []
+        if file.size <= limit and not self.stat(path).fingerprint.matches(file.fingerprint):
             raise Permanent(f"'{path}' changed while it was read", reason="source_changed")
-        return seen, chunks
+        return file, chunks
 
     def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:
         return self._do("move", path, to, create_directories)  # type: ignore[no-any-return]

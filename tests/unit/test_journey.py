@@ -436,7 +436,7 @@ def test_a_source_that_changes_while_read_is_not_delivered(world: World, change:
     server.put("in/a.bin", content(parts * SMALL.part_size))
 
     def meddle(label: str) -> None:
-        if label == "sftp-a.read:chunk" and server.calls["read"] == parts:
+        if label in {"sftp-a.read:chunk", "sftp-a.whole:chunk"} and server.calls["read"] + server.calls["whole"] == parts:
             world.clock.advance(5)
             if change == "vanish":
                 server.files.pop("in/a.bin", None)

@@ -37,9 +37,9 @@ def bucket(world: World) -> FakeServer:
     return world.server("s3-b")
 
 
-def submit(world: World, **policy: object) -> Transfer:
+def submit(world: World, *, sidecar: bool = False) -> Transfer:
     """Asks for the file where the receiver keeps it."""
-    return world.submit("sftp-a", "s3-b", receiver_keeps=True, **policy)
+    return world.submit("sftp-a", "s3-b", receiver_keeps=True, sidecar=sidecar)
 
 
 def lose_the_answer(monkeypatch: pytest.MonkeyPatch, *, stored: bool) -> None:
@@ -267,7 +267,7 @@ def test_an_empty_file_is_put(world: World) -> None:
 def test_a_source_that_changes_while_it_is_read_is_not_sent(world: World) -> None:
     """Its bytes may be of two versions."""
     source = world.server("sftp-a")
-    watch(world, once_at("sftp-a.read:after", lambda: source.put("in/a.bin", b"other bytes")))
+    watch(world, once_at("sftp-a.whole:chunk", lambda: source.put("in/a.bin", b"other bytes")))
     row = world.until_rest(submit(world))
     assert (row.state, row.reason, bucket(world).calls["put"]) == (State.DEAD, "source_changed", 0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
     import botocore.session
     from botocore.awsrequest import AWSResponse
     from mypy_boto3_s3.client import S3Client
-    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef
 
-OK, PARTIAL, MISSING = 200, 206, 404
+OK, PARTIAL, MISSING, NOT_SATISFIABLE = 200, 206, 404, 416
 METADATA: Final = "x-amz-meta-"
 ABSENT: Final = "absent"
 """What `head` returns for an object that is not there; None says that boto3 is to be asked."""
+NO_BYTES: Final = "no bytes"
+"""What `first` returns for an object that holds none."""
 HEADERS: Final = {
     "ChecksumAlgorithm": "x-amz-checksum-algorithm",
     "ChecksumCRC64NVME": "x-amz-checksum-crc64nvme",
@@ -68,33 +71,33 @@ class S3Direct:
             return None
         if answer.status_code == MISSING:
             return ABSENT
-        headers = answer.headers
-        length, modified, etag = _number(headers.get("content-length")), _time(headers.get("last-modified")), headers.get("etag")
-        if length is None or modified is None or etag is None:
+        length, looked = _number(answer.headers.get("content-length")), _looked(answer.headers)
+        if length is None or looked is None:
             return None
-        metadata = {name.lower()[len(METADATA) :]: value for name, value in headers.items() if name.lower().startswith(METADATA)}
-        found: dict[str, Any] = {
-            "ContentLength": length,
-            "LastModified": modified,
-            "ETag": etag,
-            "Metadata": metadata,
-            "VersionId": headers.get("x-amz-version-id"),
-        }
-        return cast("HeadObjectOutputTypeDef", found)
+        return cast("HeadObjectOutputTypeDef", {"ContentLength": length, **looked})
+
+    def first(self, bucket: str, key: str, *, size: int, version: str | None) -> GetObjectOutputTypeDef | str | None:
+        """Returns an object's headers as `head` does and a body of its first bytes, so many if it has them, or NO_BYTES."""
+        answer = self._range(bucket, key, start=0, size=size, version=version, if_match=None)
+        if answer is None:
+            return None
+        told, looked = _body(answer), _looked(answer.headers)
+        if told is None or looked is None:
+            if answer.status_code == NOT_SATISFIABLE and isinstance(answer, Answer):
+                # Read to its end, the connection serves on.
+                with suppress(OSError):
+                    answer.raw.read(JOINED)
+            answer.raw.close()
+            return NO_BYTES if answer.status_code == NOT_SATISFIABLE else None
+        return cast("GetObjectOutputTypeDef", {**told, **looked})
 
     def get(self, bucket: str, key: str, *, start: int, size: int, version: str | None, if_match: str | None) -> dict[str, Any] | None:
         """Returns `Body`, `ContentLength` and `ContentRange` of a range, as boto3 does."""
-        headers = {"Range": f"bytes={start}-{start + size - 1}"} | ({"If-Match": if_match} if if_match is not None else {})
-        answer = self._ask("GetObject", "GET", bucket, key, query=_version(version), headers=headers, streamed=True)
-        if answer is None:
-            return None
-        length = _number(answer.headers.get("content-length"))
-        if answer.status_code not in {OK, PARTIAL} or length is None:
+        answer = self._range(bucket, key, start=start, size=size, version=version, if_match=if_match)
+        told = None if answer is None else _body(answer)
+        if answer is not None and told is None:
             answer.raw.close()
-            return None
-        raw: Any = answer.raw
-        told: dict[str, Any] = {"Body": StreamingBody(raw, length), "ContentLength": length}
-        return told | ({"ContentRange": answer.headers["content-range"]} if "content-range" in answer.headers else {})
+        return told
 
     def begin(self, bucket: str, key: str, *, headers: Mapping[str, str]) -> str | None:
         """Returns the id of a new upload. A lost answer leaves one that nobody knows, as a crash after it does."""
@@ -141,6 +144,12 @@ class S3Direct:
         }
         return ClientError(said, "PutObject")
 
+    def _range(
+        self, bucket: str, key: str, *, start: int, size: int, version: str | None, if_match: str | None
+    ) -> Answer | AWSResponse | None:
+        headers = {"Range": f"bytes={start}-{start + size - 1}"} | ({"If-Match": if_match} if if_match is not None else {})
+        return self._ask("GetObject", "GET", bucket, key, query=_version(version), headers=headers, streamed=True)
+
     def _ask(
         self,
         operation: str,
@@ -174,6 +183,25 @@ class S3Direct:
             signed = self._client.generate_presigned_url("head_object", Params={"Bucket": bucket, "Key": "key"})
             address = self._addresses[bucket] = signed.partition("?")[0].removesuffix("key")
         return address
+
+
+def _body(answer: Answer | AWSResponse) -> dict[str, Any] | None:
+    """Returns what boto3 tells of an answer's body; None where it is no object's, or of no sensible length."""
+    length = _number(answer.headers.get("content-length"))
+    if answer.status_code not in {OK, PARTIAL} or length is None:
+        return None
+    raw: Any = answer.raw
+    told: dict[str, Any] = {"Body": StreamingBody(raw, length), "ContentLength": length}
+    return told | ({"ContentRange": answer.headers["content-range"]} if "content-range" in answer.headers else {})
+
+
+def _looked(headers: Mapping[str, str]) -> dict[str, Any] | None:
+    """Returns what boto3 tells of the headers that `S3Bucket.found` reads, but for the length; None where they lack some."""
+    modified, etag = _time(headers.get("last-modified")), headers.get("etag")
+    if modified is None or etag is None:
+        return None
+    metadata = {name.lower()[len(METADATA) :]: value for name, value in headers.items() if name.lower().startswith(METADATA)}
+    return {"LastModified": modified, "ETag": etag, "Metadata": metadata, "VersionId": headers.get("x-amz-version-id")}
 
 
 def _sha256(pieces: Sequence[Bytes]) -> str:

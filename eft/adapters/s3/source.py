@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -9,12 +10,12 @@ from botocore.exceptions import ClientError
 
 from eft.adapters.aws_errors import code_of
 from eft.adapters.buffers import BUFFERS
-from eft.adapters.s3.bucket import NOT_FOUND, PRECONDITION_FAILED, VERSION_GONE, S3Bucket, bare, pin, quoted
+from eft.adapters.s3.bucket import NOT_FOUND, OUT_OF_RANGE, PRECONDITION_FAILED, VERSION_GONE, S3Bucket, bare, pin, quoted
 from eft.domain.fingerprint import Fingerprint, RefusedName, RemoteFile
 from eft.domain.names import RemotePath, display, is_token, remote_path
 from eft.domain.parts import MAX_PART_SIZE, MIB, PartPlan
 from eft.errors import NotFound, Permanent, Transient
-from eft.ports import Bytes, MoveOutcome
+from eft.ports import Bytes, MoveOutcome, Whole
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, HeadObjectOutputTypeDef, ObjectTypeDef
@@ -33,6 +34,10 @@ CARRIED: Final = (
     "Expires",
 )
 """Headers that a copy keeps."""
+
+
+_FIRST: Final = re.compile(r"bytes 0-([0-9]+)/([0-9]+)")
+"""Content-Range of an object's first bytes (RFC 9110, 14.4)."""
 
 
 class S3Source(S3Bucket):
@@ -71,8 +76,7 @@ class S3Source(S3Bucket):
         """
         found = self.standing(path, version=version)
         if found is None or version not in {None, found.fingerprint.version}:
-            self._see_that_bucket_exists()
-            raise NotFound(f"'{path}' does not exist", reason="source_missing")
+            raise self._missing(path)
         return found
 
     def read(self, file: RemoteFile, *, start: int, size: int) -> Iterator[Bytes]:
@@ -90,20 +94,33 @@ class S3Source(S3Bucket):
         body: Any = answer["Body"]
         try:
             self._check_range(file, answer, start=start, size=size)
-            left = size
-            while left:
-                buffer = BUFFERS.take()
-                view = memoryview(buffer)
-                # Given back while it is looked into: it serves again once whoever gets the bytes has let go of them.
-                BUFFERS.give(buffer)
-                with self.translated():
-                    filled = body.readinto(view[:left])
-                if not filled:
-                    raise self._cut_short(file)
-                left -= filled
-                yield view[:filled]
+            yield from self._bytes(file, body, size)
         finally:
             # Given up before its end, the connection cannot serve another request: closing drops it.
+            body.close()
+
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> Whole:
+        """Reads a small object, or a version of it, by one request, whose answer is of one version from its headers to its last byte.
+
+        Returns it without bytes where it is larger than `limit`.
+
+        Raises:
+            NotFound: `source_missing`, or `bucket_missing`.
+            Permanent: `source_changed`, `source_archived`.
+            Transient: `aws_unavailable`: the answer was cut off.
+        """
+        answer = self._first(path, size=max(limit, 1), version=version)
+        if answer is None:
+            return self._looked_at_and_read(path, limit=limit, version=version)
+        body: Any = answer["Body"]
+        try:
+            if (size := _size(answer)) is None:
+                return self._looked_at_and_read(path, limit=limit, version=version)
+            file = self.found(path, cast("HeadObjectOutputTypeDef", {**answer, "ContentLength": size}))
+            if version not in {None, file.fingerprint.version}:
+                raise self._missing(path)
+            return file, list(self._bytes(file, body, size)) if size <= limit else []
+        finally:
             body.close()
 
     def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:  # noqa: ARG002 - the port's
@@ -195,10 +212,46 @@ class S3Source(S3Bucket):
                 return cast("GetObjectOutputTypeDef", answer)
         return self.s3.get_object(Bucket=self.bucket, Key=key, Range=f"bytes={start}-{start + size - 1}", **pinned)
 
-    def _see_that_bucket_exists(self) -> None:
-        """HEAD says 404 for a missing object and a missing bucket alike."""
+    def _first(self, path: RemotePath, *, size: int, version: str | None) -> GetObjectOutputTypeDef | None:
+        """Returns an object's headers with a body of its first bytes; None where the store has none to give, as of an empty one."""
+        which: dict[str, Any] = {} if version is None else {"VersionId": version}
+        with self.pinned(path):
+            answer = direct.first(self.bucket, self.key(path), size=size, version=version) if (direct := self.direct) else None
+            if answer is not None:
+                return None if isinstance(answer, str) else answer
+            try:
+                return self.s3.get_object(Bucket=self.bucket, Key=self.key(path), Range=f"bytes=0-{size - 1}", **which)
+            except ClientError as error:
+                if code_of(error) in OUT_OF_RANGE:
+                    return None
+                if code_of(error) in NOT_FOUND | VERSION_GONE:
+                    raise self._missing(path) from error
+                raise
+
+    def _looked_at_and_read(self, path: RemotePath, *, limit: int, version: str | None) -> Whole:
+        file = self.stat(path, version=version)
+        return file, list(self.read(file, start=0, size=file.size)) if 0 < file.size <= limit else []
+
+    def _bytes(self, file: RemoteFile, body: Any, size: int) -> Iterator[Bytes]:  # noqa: ANN401 - boto3's, or our own
+        """Yields so many bytes of a body, which holds no fewer."""
+        left = size
+        while left:
+            buffer = BUFFERS.take()
+            view = memoryview(buffer)
+            # Given back while it is looked into: it serves again once whoever gets the bytes has let go of them.
+            BUFFERS.give(buffer)
+            with self.translated():
+                filled = body.readinto(view[:left])
+            if not filled:
+                raise self._cut_short(file)
+            left -= filled
+            yield view[:filled]
+
+    def _missing(self, path: RemotePath) -> NotFound:
+        """Returns the error of an object that is not there, once its bucket is seen: some answers are 404 for either."""
         with self.translated():
             self.s3.list_objects_v2(Bucket=self.bucket, Prefix=self.root, MaxKeys=1)
+        return NotFound(f"'{path}' does not exist", reason="source_missing")
 
     def _see_that_version_stands(self, file: RemoteFile) -> None:
         with self.pinned(file.path):
@@ -258,6 +311,17 @@ class S3Source(S3Bucket):
         except BaseException:
             self.s3.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
             raise
+
+
+def _size(answer: GetObjectOutputTypeDef) -> int | None:
+    """Returns the size of an object whose first bytes came; None where the answer does not tell, or is of other bytes."""
+    span = answer.get("ContentRange")
+    if span is None:
+        return answer.get("ContentLength")
+    told = _FIRST.fullmatch(span)
+    if told is None or answer.get("ContentLength", int(told[1]) + 1) != int(told[1]) + 1:
+        return None
+    return int(told[2])
 
 
 def _mark(file: RemoteFile) -> str:

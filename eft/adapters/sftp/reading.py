@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from eft.adapters.sftp.wire import Code, Kind, Refused, Reply, uint32, uint64
+from eft.adapters.sftp.wire import Code, Kind, Refused, Reply
 
 if TYPE_CHECKING:
     from eft.adapters.sftp.session import Session
@@ -74,22 +74,29 @@ class Reading:
                 self._asked.append(self._ask(self._next, length))
                 self._next += length
         ident, offset, length = self._asked.popleft()
-        held = self._data(session.wire.take(ident), length)
+        held = data_of(session, session.wire.take(ident), length)
         if len(held) < length:
             self._asked.appendleft(self._ask(offset + len(held), length - len(held)))
             session.reads_at_most(len(held))
         return held
 
     def _ask(self, offset: int, length: int) -> tuple[int, int, int]:
-        return self._session.wire.post(Kind.READ, self.handle, uint64(offset), uint32(length)), offset, length
+        return self._session.ask_read(self.handle, offset, length), offset, length
 
-    def _data(self, reply: Reply, length: int) -> memoryview:
-        try:
-            held = reply.expect(Kind.DATA).string()
-        except Refused as refused:
-            if refused.code == Code.EOF:
-                raise Shorter from None
-            raise
-        if not 0 < len(held) <= length:
-            raise self._session.wire.broke(f"{len(held)} bytes instead of {length}", reason="protocol_error")
-        return held
+
+def data_of(session: Session, reply: Reply, length: int) -> memoryview:
+    """Returns what a READ of so many bytes is answered with: as many, or fewer.
+
+    Raises:
+        Shorter: the file ends before.
+        Refused: the server refuses to read.
+    """
+    try:
+        held = reply.expect(Kind.DATA).string()
+    except Refused as refused:
+        if refused.code == Code.EOF:
+            raise Shorter from None
+        raise
+    if not 0 < len(held) <= length:
+        raise session.wire.broke(f"{len(held)} bytes instead of {length}", reason="protocol_error")
+    return held

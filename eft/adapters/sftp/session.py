@@ -42,12 +42,15 @@ class Habits:
     """Handles that may write one file at a time."""
     names_ahead: int = 1
     """READDIR requests that may be under way on one handle."""
+    in_order: bool = False
+    """Whether it carries out requests one after the other, as they came, whatever they are about. The draft (section 6.1) has it so for
+    each file alone; servers that hand requests to threads let a look overtake a READ."""
 
 
 _KNOWN = {
-    "OpenSSH": Habits(lanes=4, names_ahead=16),
+    "OpenSSH": Habits(lanes=4, names_ahead=16, in_order=True),
     # It writes to one file through several handles too, but its AllowStoreRestart must be on for that.
-    "mod_sftp": Habits(lanes=1, names_ahead=16),
+    "mod_sftp": Habits(lanes=1, names_ahead=16, in_order=True),
 }
 
 
@@ -85,6 +88,8 @@ class Session:
         self.round_trip = time.monotonic() - began
         self._handles: set[bytes] = set()
         self._kept: tuple[bytes, Reading] | None = None
+        self.reads_full = True
+        """Whether no READ was answered with less than it asked for, so far."""
         self._ahead = min(MOST_AHEAD, max(LEAST_AHEAD, int(self.round_trip * ASSUMED_SPEED)))
 
     @property
@@ -116,6 +121,10 @@ class Session:
     def stat(self, path: bytes) -> Attributes:
         """Returns what a name leads to; links are followed."""
         return self.wire.call(Kind.STAT, string(path)).expect(Kind.ATTRS).attributes()
+
+    def ask_lstat(self, path: bytes) -> int:
+        """Asks what stands under a name and returns the request's id, for `wire.take`."""
+        return self.wire.post(Kind.LSTAT, string(path))
 
     def realpath(self, path: bytes) -> bytes:
         """Returns the server's absolute form of a path."""
@@ -176,7 +185,15 @@ class Session:
 
     def open(self, path: bytes, flags: int) -> bytes:
         """Opens a file and returns its handle, as a field of later requests."""
-        return self._opened(self.wire.call(Kind.OPEN, string(path), uint32(flags), uint32(0)))
+        return self.opened(self.ask_open(path, flags))
+
+    def ask_open(self, path: bytes, flags: int) -> int:
+        """Asks for a file to be opened and returns the request's id, for `opened`, which must follow."""
+        return self.wire.post(Kind.OPEN, string(path), uint32(flags), uint32(0))
+
+    def opened(self, asked: int) -> bytes:
+        """Returns the handle that was asked for."""
+        return self._opened(self.wire.take(asked))
 
     def close(self, handle: bytes) -> None:
         """Closes a file and checks that the server managed to."""
@@ -184,7 +201,7 @@ class Session:
         self.wire.call(Kind.CLOSE, handle, patience=self._patience_for_disk).expect(Kind.STATUS)
 
     def drop(self, handle: bytes) -> None:
-        """Closes a file or directory without waiting for the answer."""
+        """Closes a file or directory without waiting for the answer; the request leaves with the one that follows."""
         self._handles.discard(handle)
         if not self.wire.broken:
             self.wire.forget(self.wire.post(Kind.CLOSE, handle))
@@ -203,6 +220,10 @@ class Session:
         """Asks for the attributes of an open file and returns the request's id, for `wire.take`."""
         return self.wire.post(Kind.FSTAT, handle)
 
+    def ask_read(self, handle: bytes, offset: int, length: int) -> int:
+        """Asks for bytes of an open file and returns the request's id, for `wire.take`."""
+        return self.wire.post(Kind.READ, handle, uint64(offset), uint32(length))
+
     def read(self, handle: bytes, *, start: int, size: int) -> Iterator[memoryview]:
         """Yields the bytes [start, start + size) of an open file in order, with many requests under way.
 
@@ -218,6 +239,7 @@ class Session:
     def reads_at_most(self, size: int) -> None:
         """Asks for less from now on: the most that this server gives, or the end of a file: either way more is of no use."""
         self.read_size = max(SAFE_SIZE, min(self.read_size, size))
+        self.reads_full = False
 
     def keep(self, path: bytes, reading: Reading) -> None:
         """Keeps a reading for whoever goes on where it stands."""

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from eft.adapters.sftp.reading import Reading, Shorter
 from eft.adapters.sftp.rooted import MISSING, Rooted, fingerprint, kind_of
 from eft.adapters.sftp.session import READ, Entry
+from eft.adapters.sftp.whole import changed, read_whole
 from eft.adapters.sftp.wire import Attributes, Kind, Refused
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.names import RemotePath, directory_path, display, disposed_by, is_token, parent, remote_path
 from eft.errors import NotFound, Permanent
-from eft.ports import Bytes, MoveOutcome
+from eft.ports import Bytes, MoveOutcome, Whole
 
 DEEPEST = 32
 """Directories below the one listed."""
@@ -95,19 +96,29 @@ class SftpSource(Rooted):
             # Asked first and looked at last: the question for the size costs no round trip.
             now = session.wire.take(asked).expect(Kind.ATTRS).attributes()
             if now.size is not None and now.size != file.size:
-                raise _changed(file, f"it has {now.size} bytes now")
+                raise changed(file, f"it has {now.size} bytes now")
             if reading.ahead:
                 session.keep(path, reading)
             if last is not None:
                 yield last
         except Shorter:
-            raise _changed(file, "it ended early") from None
+            raise changed(file, "it ended early") from None
         except Refused as refused:
             raise self.error(refused, file.path, failed="read_failed") from None
         finally:
             session.wire.forget(asked)
             if not session.keeps(reading):
                 reading.leave()
+
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> Whole:  # noqa: ARG002 - the port's; no server keeps any
+        """Reads a small file at once, looking at it before and after; returns it without bytes where it is larger than `limit`.
+
+        Raises:
+            NotFound: `source_missing`.
+            Permanent: `source_changed`; `is_symlink`, `not_a_file`, `permission_denied`.
+            Transient: `read_failed`, `stalled`, `connection_lost`.
+        """
+        return read_whole(self, path, limit=limit)
 
     def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:
         """Renames without ever overwriting: MISSING when there is nothing to move, else EXISTS when the target is taken.
@@ -220,7 +231,3 @@ def _found(whole: bytes, kind: int, attributes: Attributes, *, slashed: bool) ->
 
 def _refused(name: bytes | str, why: str, attributes: Attributes) -> RefusedName:
     return RefusedName(shown=display(name), why=why, fingerprint=fingerprint(attributes))
-
-
-def _changed(file: RemoteFile, how: str) -> Permanent:
-    return Permanent(f"'{file.path}' changed while it was read: {how}, {file.size} when it was found", reason="source_changed")
