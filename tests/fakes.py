@@ -108,18 +108,20 @@ class _Row:
 
     def __init__(self, transfer: Transfer) -> None:
         self.claimant: str | None = None
+        self._read: tuple[Transfer, Transfer] | None = None
+        """What was written, and as it reads."""
         self.write(transfer)
 
     def write(self, transfer: Transfer) -> None:
         self.written = cut(transfer)
-        self._read: Transfer | None = None
 
     @property
     def transfer(self) -> Transfer:
         """What comes back from the row: validated anew, once somebody wants it. Until then nobody changes it: transfers are frozen."""
-        if self._read is None:
-            self._read = Transfer.model_validate_json(self.written.model_dump_json())
-        return self._read
+        read, written = self._read, self.written
+        if read is None or read[0] is not written:
+            read = self._read = written, Transfer.model_validate_json(written.model_dump_json())
+        return read[1]
 
 
 @dataclass
@@ -167,7 +169,8 @@ class FakeLedger(_Fake):
 
     def load(self, transfer_id: str) -> Transfer:
         with self._called("load"):
-            return self._row(transfer_id).transfer
+            row = self._row(transfer_id)
+        return row.transfer
 
     def known(self, transfer_ids: Sequence[str]) -> set[str]:
         with self._called("known"):
@@ -182,7 +185,7 @@ class FakeLedger(_Fake):
             until = now + lease
             row.claimant = worker
             row.write(row.written.with_(fence=row.written.fence + 1, claim_until=until, due_at=until))
-            return row.transfer
+        return row.transfer
 
     def renew(self, transfer: Transfer, *, until: datetime) -> None:
         with self._called("renew"):

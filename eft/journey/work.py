@@ -98,7 +98,8 @@ class Work:
             attempt=commit.attempt,
             token=commit.token,
             region_epoch=commit.region_epoch,
-            row=self.transfer.with_(commit=commit).model_dump_json(exclude_defaults=True),
+            # For the other region, where there is one.
+            row="" if self.engine.peer is None else self.transfer.with_(commit=commit).model_dump_json(exclude_defaults=True),
         )
 
     def enter(self, state: State, changed: Transfer) -> None:

@@ -38,7 +38,7 @@ class Composed:
             common["secret"] = self.secrets.put(
                 tenant=TENANT, endpoint=name, credential=Credential(access_key_id=access, secret_access_key=secret)
             )
-            return S3Endpoint(**common, bucket=end["bucket"], region="us-gov-west-1", endpoint_url=end["url"])
+            return S3Endpoint(**common, bucket=end["bucket"], region="us-gov-west-1", endpoint_url=end["url"], refuses_taken=True)
         algorithm, public = end["host_key"].split()[:2]
         common["secret"] = self.secrets.put(tenant=TENANT, endpoint=name, credential=Credential(private_key=SecretStr(key)))
         return SftpEndpoint(

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import paramiko
+
 from eft.domain.flow import Flow, Policy, Selection
 from eft.domain.transfer import State, Step
 from eft.journey.advance import advance
@@ -121,7 +123,7 @@ def main(told: dict[str, Any]) -> None:
         destination="target",
         destination_directory=told["into"],
         selection=Selection(directory=told["directory"]),
-        policy=Policy(staging=False),
+        policy=Policy(staging=False, **told.get("policy", {})),
         created=ports.clock.now(),
     )
     registry.add_flow(flow)
@@ -130,6 +132,10 @@ def main(told: dict[str, Any]) -> None:
     line.put(run_flow(engine, flow))
     line.step()
     ports.sftp.close_all()
+    for thread in threading.enumerate():
+        # One that is in the middle of something at the fork leaves its locks held for ever.
+        if isinstance(thread, paramiko.Transport):
+            thread.join()
     settled, failed = _shared(line, ledger, ports.sftp.close_all)
     seconds = time.perf_counter() - began
     if failed or settled != len(told["paths"]):

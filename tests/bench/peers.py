@@ -71,8 +71,10 @@ def rclone(*options: str) -> Tool:
     return run
 
 
-def script(name: str) -> Tool:
-    """Returns a module of this package, told of the case as JSON on its command line; it says itself how long its work took."""
+def script(name: str, **more: object) -> Tool:
+    """Returns a module of this package, told of the case, and of `more`, as JSON on its command line; it says itself how long its work
+    took.
+    """
 
     def run(outside: Outside, case: Case) -> Measured:
         told = {
@@ -80,6 +82,7 @@ def script(name: str) -> Tool:
             "target": _told(outside, case.target),
             "into": case.into,
             "paths": case.workload.paths,
+            **more,
         }
         local = outside.account(FROM).directory / case.workload.paths[0]
         told |= {"directory": case.workload.name, "temporary": str(outside.directory), "local": str(local)}

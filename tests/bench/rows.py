@@ -19,6 +19,7 @@ ALONE: Final = "engine, SFTP alone"
 SFTP: Final = "OpenSSH sftp"
 LFTP: Final = "lftp"
 IN_MEMORY: Final = "engine, rows in memory"
+KEPT: Final = "engine, rows in memory, receiver keeps"
 SIXTEEN: Final = "rclone --transfers 16"
 TOOLS: Final[Mapping[str, Tool]] = {
     TUNED: peers.rclone(*peers.RCLONE_TUNED),
@@ -29,6 +30,7 @@ TOOLS: Final[Mapping[str, Tool]] = {
     SFTP: peers.sftp,
     LFTP: peers.lftp,
     IN_MEMORY: peers.script("in_memory"),
+    KEPT: peers.script("in_memory", policy={"receiver_keeps": True}),
 }
 """All but the engine itself, which is started once."""
 Ends = Callable[[Outside, float], tuple[Place, Place]]
@@ -137,16 +139,16 @@ MANY: Final = Row(
     "all steps, rows and queue in memory; SeaweedFS",
     "sftp-s3",
     SMALL,
-    (IN_MEMORY, SIXTEEN),
+    (KEPT, IN_MEMORY, SIXTEEN),
     to_bucket,
-    wanted=(Wanted(IN_MEMORY, SIXTEEN, 1.0, 2.0),),
+    wanted=(Wanted(KEPT, SIXTEEN, 1.0, 2.0), Wanted(IN_MEMORY, SIXTEEN, 1.0, 2.0)),
 )
 MANY_DROPPED: Final = Row(
     "SFTP → S3, 2,000 × 10 KiB, sink",
     "all steps, rows and queue in memory; S3 throws away",
     "sftp-s3",
     SMALL,
-    (IN_MEMORY, SIXTEEN),
+    (KEPT, IN_MEMORY, SIXTEEN),
     to_sink,
     runs=2,
 )
