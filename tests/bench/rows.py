@@ -132,6 +132,7 @@ BACK: Final = Row(
     ONE,
     (ENGINE, TUNED),
     from_bucket,
+    runs=5,
     wanted=(Wanted(ENGINE, TUNED, 1.0, 1.15),),
 )
 MANY: Final = Row(
@@ -141,6 +142,7 @@ MANY: Final = Row(
     SMALL,
     (KEPT, IN_MEMORY, SIXTEEN),
     to_bucket,
+    runs=5,
     wanted=(Wanted(KEPT, SIXTEEN, 1.0, 2.0), Wanted(IN_MEMORY, SIXTEEN, 1.0, 2.0)),
 )
 MANY_DROPPED: Final = Row(

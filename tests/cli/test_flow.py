@@ -38,6 +38,14 @@ def test_adds_a_flow_with_all_that_it_says(desk: Desk) -> None:
     assert policy.retry.tries == 3
 
 
+def test_a_receiver_keeps_files_or_takes_them(desk: Desk) -> None:
+    """What is said of it arrives; both at once are refused before anything is asked."""
+    flow = desk.world.registry.flow("acme", desk.json(*ADD, "--receiver-keeps")["id"])
+    assert (flow.policy.receiver_keeps, flow.policy.receiver_removes) == (True, False)
+    both = desk.run(*ADD, "--receiver-keeps", "--receiver-removes")
+    assert (both.exit_code, "--receiver-removes and --receiver-keeps exclude each other" in both.stderr) == (2, True)
+
+
 def test_what_is_not_said_is_the_default(desk: Desk) -> None:
     """A flow without options runs on request, with the API's own policy."""
     flow = desk.world.registry.flow("acme", desk.json(*ADD)["id"])

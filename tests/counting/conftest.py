@@ -19,7 +19,7 @@ from deploy.local.process import LOOPBACK
 from deploy.local.provision import Provisioned, make_bucket, provision
 from eft.bootstrap import build_engine
 from eft.domain.endpoint import Credential, HostKey, S3Endpoint, SftpEndpoint
-from eft.domain.flow import Flow, Selection
+from eft.domain.flow import Flow, Policy, Selection
 from eft.domain.transfer import State, Step
 from eft.journey.advance import advance
 from eft.journey.discover import discover
@@ -61,7 +61,7 @@ class Shop:
         """Closes what is open: each run pays for its logins."""
         self.engine.stores._sftp.close_all()  # type: ignore[attr-defined]
 
-    def flow(self, source: str, destination: str, directory: str) -> Flow:
+    def flow(self, source: str, destination: str, directory: str, *, keeps: bool = False) -> Flow:
         """Returns a new flow from a directory to one of the same name."""
         flow = Flow(
             id=f"flow-{directory}",
@@ -71,6 +71,7 @@ class Shop:
             destination=destination,
             destination_directory=directory,
             selection=Selection(directory=directory),
+            policy=Policy(receiver_keeps=keeps),
             created=self.engine.clock.now(),
         )
         self.engine.registry.add_flow(flow)

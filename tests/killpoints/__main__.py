@@ -164,6 +164,7 @@ def _tell(tally: Tally, *, sampled: bool, seconds: float) -> int:
         "lost": counts["lost"],
         "damaged": counts["damaged"],
         "held rename_half_done (plain, decided, then exactly once)": counts["held rename_half_done"],
+        "held answer_lost (one request, decided, then exactly once)": counts["held answer_lost"],
         "held otherwise": counts["held other"],
         "labels paused at": len(tally.stopped),
         "labels killed at": len(tally.killed),

@@ -13,7 +13,7 @@ from deploy.local.servers import AwsEmulator
 from deploy.local.sftp import SftpServer
 from eft.bootstrap import build_engine
 from eft.domain.flow import Policy
-from eft.domain.transfer import State, Transfer
+from eft.domain.transfer import CLOCKS_DIFFER, PUT_ARRIVES_WITHIN, State, Transfer
 from eft.journey.accept import Submission, accept
 from eft.settings import Settings
 from tests.killpoints.crew import Crew, Hand
@@ -23,6 +23,7 @@ from tests.killpoints.worker import Order, Report
 
 APART: Final = 600.0
 """Seconds between two cases on the workers' clock: slots of a killed worker are free again."""
+DECIDED_LATER: Final = (PUT_ARRIVES_WITHIN + CLOCKS_DIFFER).total_seconds()
 ARCHIVE: Final = "done"
 PART: Final = 4096
 ORDERS: Final = ("A goes on first", "C goes on first", "A and C go on together")
@@ -37,6 +38,8 @@ class Variant:
     rename: str | None
     consuming: bool
     parts: int = 1
+    keeps: bool = False
+    """The receiver keeps what arrives: a small file goes to a bucket in one request."""
 
     @property
     def name(self) -> str:
@@ -46,13 +49,18 @@ class Variant:
             self.rename,
             "consuming" if self.consuming else None,
             "parts" if self.parts > 1 else None,
+            "keeping" if self.keeps else None,
         ]
         return " ".join(word for word in words if word)
 
     @property
     def policy(self) -> Policy:
         """What becomes of the source is a commit of its own: where nobody consumes it is deleted, and what comes in parts is archived."""
-        asked: dict[str, Any] = {"receiver_removes": self.consuming, "retry": {"first": 0.1, "longest": 1, "tries": 20}}
+        asked: dict[str, Any] = {
+            "receiver_removes": self.consuming,
+            "receiver_keeps": self.keeps,
+            "retry": {"first": 0.1, "longest": 1, "tries": 20},
+        }
         if self.parts > 1:
             return Policy.model_validate(asked | {"disposition": "archive", "archive_directory": ARCHIVE})
         return Policy.model_validate(asked | {"disposition": "keep" if self.consuming else "delete"})
@@ -63,13 +71,16 @@ class Variant:
         return {} if self.parts == 1 else {"part_size": PART, "lane_threshold": 2, "lane_width": 2, "inline_size": 2 * PART}
 
 
-VARIANTS: Final = tuple(
-    Variant(source=source, destination=destination, rename=rename, consuming=consuming)
-    for source, destination in product(("sftp", "s3"), repeat=2)
-    for rename in (("posix", "plain") if destination == "sftp" else (None,))
-    for consuming in (False, True)
+VARIANTS: Final = (
+    *(
+        Variant(source=source, destination=destination, rename=rename, consuming=consuming)
+        for source, destination in product(("sftp", "s3"), repeat=2)
+        for rename in (("posix", "plain") if destination == "sftp" else (None,))
+        for consuming in (False, True)
+    ),
+    Variant(source="sftp", destination="s3", rename=None, consuming=False, keeps=True),
 )
-"""Four kinds, both rename modes, with and without a receiver that consumes."""
+"""Four kinds, both rename modes, with and without a receiver that consumes; and one request for a small file."""
 IN_PARTS: Final = tuple(
     Variant(source="s3" if destination == "sftp" else "sftp", destination=destination, rename=rename, consuming=True, parts=2)
     for destination, rename in (("sftp", "posix"), ("sftp", "plain"), ("s3", None))
@@ -137,7 +148,8 @@ class Stage:
         def end(kind: str, role: str, *, rename: str | None = None, consuming: bool = False) -> End:
             name = f"{role[:3]}-{tag}"
             if kind == "s3":
-                return S3End(self._engine, s3, tenant=self._tenant, endpoint=name, role=role, consuming=consuming)
+                refuses = variant.keeps
+                return S3End(self._engine, s3, tenant=self._tenant, endpoint=name, role=role, consuming=consuming, refuses_taken=refuses)
             account = servers.sshd.account(name)
             return SftpEnd(self._engine, account, tenant=self._tenant, endpoint=name, role=role, rename=rename, consuming=consuming)
 
@@ -295,11 +307,13 @@ class Stage:
         return {(True, False): "keep", (False, True): "archive", (False, False): "delete"}.get((here, archived), "both")
 
     def _decide(self, case: _Case, row: Transfer) -> Transfer:
-        """The one thing that may be held: a plain rename that may have died in its middle. An operator asks the receiver and decides."""
-        if row.reason != "rename_half_done" or self.variant.rename != "plain":
+        """What may be held: a plain rename, or a put, that may have died in its middle. An operator asks the receiver and decides."""
+        undecidable = "rename_half_done" if self.variant.rename == "plain" else "answer_lost" if self.variant.keeps else None
+        if row.reason != undecidable:
             return row
-        self.tally.counts["held rename_half_done"] += 1
+        self.tally.counts[f"held {row.reason}"] += 1
         decision = "accept" if self.destination.appeared(case.name) else "deliver"
+        case.ahead += DECIDED_LATER
         self._run(case.order(decision=decision))
         self.destination.receive(case.name)
         return self._engine.ledger.load(case.transfer)

@@ -141,12 +141,20 @@ class SftpEnd(End):
 class S3End(End):
     """A versioned bucket: a second appearance is a second version, whoever took the first."""
 
-    def __init__(self, engine: Engine, s3: S3Client, *, tenant: str, endpoint: str, role: str, consuming: bool) -> None:
+    def __init__(
+        self, engine: Engine, s3: S3Client, *, tenant: str, endpoint: str, role: str, consuming: bool, refuses_taken: bool
+    ) -> None:
         self._s3 = s3
         self._consuming = consuming
         self._bucket = make_bucket(s3, endpoint)
         self.endpoint = S3Endpoint(
-            id=endpoint, tenant=tenant, name=role, bucket=self._bucket, region=s3.meta.region_name, created=engine.clock.now()
+            id=endpoint,
+            tenant=tenant,
+            name=role,
+            bucket=self._bucket,
+            region=s3.meta.region_name,
+            refuses_taken=refuses_taken,
+            created=engine.clock.now(),
         )
         engine.registry.add_endpoint(self.endpoint)
 

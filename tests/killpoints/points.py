@@ -57,7 +57,7 @@ ELSEWHERE: Final[dict[type, frozenset[str]]] = {
     Staging: frozenset(
         {
             *("list", "stale_uploads", "stale_objects", "move", "remove", "remove_version", "copy_version", "copy_part"),
-            *("verify", "consume", "token_exists", "read_back"),
+            *("verify", "consume", "token_exists", "read_back", "put"),
         }
     ),
 }
