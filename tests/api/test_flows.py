@@ -212,6 +212,7 @@ def test_create(acme: Client, world: World) -> None:
         ({"expected": {"by": "0 6 * * *", "within": "PT1H", "warn_before": "PT2H"}}, "/expected"),
         ({"source": "sftp-a", "trigger": {"kind": "arrival"}}, "/source"),
         ({"source": "s3-a", "trigger": {"kind": "arrival", "listed_every": "PT1S"}}, "/trigger/listed_every"),
+        ({"policy": {"receiver_keeps": True, "receiver_removes": True}}, "/policy"),
         ({"enabled": "true"}, "/enabled"),
         ({"tenant": "other"}, "/tenant"),
         ({"revision": 3}, "/revision"),
