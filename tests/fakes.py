@@ -106,7 +106,8 @@ class _Fake:
 class _Row:
     """A row as it was written last, its times as rows keep them."""
 
-    def __init__(self, transfer: Transfer) -> None:
+    def __init__(self, transfer: Transfer, *, anew: bool) -> None:
+        self._anew = anew
         self.claimant: str | None = None
         self._read: tuple[Transfer, Transfer] | None = None
         """What was written, and as it reads."""
@@ -118,6 +119,8 @@ class _Row:
     @property
     def transfer(self) -> Transfer:
         """What comes back from the row: validated anew, once somebody wants it. Until then nobody changes it: transfers are frozen."""
+        if not self._anew:
+            return self.written
         read, written = self._read, self.written
         if read is None or read[0] is not written:
             read = self._read = written, Transfer.model_validate_json(written.model_dump_json())
@@ -146,8 +149,10 @@ class _Fire:
 class FakeLedger(_Fake):
     """`ports.Ledger` in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, anew: bool = True) -> None:
+        """Takes whether what is read is validated anew, as what a database keeps as text."""
         super().__init__()
+        self._anew = anew
         self._rows: dict[str, _Row] = {}
         self._parts: dict[tuple[str, int], dict[int, PartDone]] = defaultdict(dict)
         self._paths: dict[tuple[str, str], _Path] = defaultdict(_Path)
@@ -164,7 +169,7 @@ class FakeLedger(_Fake):
                 return self._rows[transfer.id].transfer
             if self._post(transfer, since=None):
                 transfer = transfer.with_(announced=0)
-            self._rows[transfer.id] = _Row(transfer)
+            self._rows[transfer.id] = _Row(transfer, anew=self._anew)
             return None
 
     def load(self, transfer_id: str) -> Transfer:
@@ -212,7 +217,7 @@ class FakeLedger(_Fake):
             if stands is not None and stands.transfer.region_epoch >= transfer.region_epoch:
                 return False
             self._post(transfer, since=None)
-            self._rows[transfer.id] = _Row(transfer)
+            self._rows[transfer.id] = _Row(transfer, anew=self._anew)
             return True
 
     def unsettled(self, partition: int) -> Iterator[Transfer]:

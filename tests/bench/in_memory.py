@@ -101,7 +101,7 @@ class Line:
 def main(told: dict[str, Any]) -> None:
     """Prints the seconds from the run of the flow to the last receipt, connecting included."""
     ports = Composed()
-    registry, ledger = FakeRegistry(), FakeLedger()
+    registry, ledger = FakeRegistry(), FakeLedger(anew=False)
     for name in ("source", "target"):
         end = told[name]
         registry.add_endpoint(ports.endpoint(name, end, key=Path(end["key_file"]).read_text() if end["kind"] == "sftp" else ""))

@@ -152,7 +152,7 @@ MANY_DROPPED: Final = Row(
     SMALL,
     (KEPT, IN_MEMORY, SIXTEEN),
     to_sink,
-    runs=2,
+    wanted=(Wanted(KEPT, SIXTEEN, 1.0, 2.0),),
 )
 MANY_WHOLE: Final = Row(
     "SFTP → S3, 500 × 10 KiB, whole engine",
