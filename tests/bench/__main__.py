@@ -70,7 +70,9 @@ def _measure(outside: Outside, stack: Stack, rows: Sequence[Row], report: Report
     runs: defaultdict[tuple[str, str], list[Measured]] = defaultdict(list)
     for turn in range(max(row.runs for row in rows)):
         for row in rows:
-            for tool in row.tools:
+            # None of them always comes after the same one.
+            first = turn % len(row.tools)
+            for tool in (*row.tools[first:], *row.tools[:first]):
                 if turn >= row.runs or (turn and time.monotonic() > until) or f"{row.name}, {tool}" in report.not_measured:
                     continue
                 measured = _once(outside, engine, row, tool, turn=turn, report=report)
@@ -89,6 +91,7 @@ def _once(outside: Outside, engine: WholeEngine, row: Row, tool: str, *, turn: i
         return None
     into = f"{row.workload.name}-{abs(hash(name)) % 10**8}-{turn}"
     case = row.case(outside, into)
+    outside.make_room(row.workload.bytes)
     outside.settle()
     report.loads.append(round(os.getloadavg()[0], 2))
     try:

@@ -151,15 +151,21 @@ class Outside:
             return
         directory = self._accounts[FROM].directory
         workload.write(directory)
-        # Memory that was never touched costs whoever touches it first: room for what arrives is made for all.
-        workload.write(self._accounts[TO].directory)
-        shutil.rmtree(self._accounts[TO].directory / workload.name)
         if kind == "s3":
             s3 = self._s3()
             config = TransferConfig(multipart_chunksize=PART, multipart_threshold=PART)
             for path in workload.paths:
                 s3.upload_file(str(directory / path), FROM, path, Config=config)
         self._filled.add((kind, workload.name))
+
+    def make_room(self, size: int) -> None:
+        """Touches so many bytes of memory and gives them back: else whoever comes after a pause pays for what a later one finds ready."""
+        path = self._accounts[TO].directory / ".room"
+        block = bytes(16 << 20)
+        with path.open("wb") as file:
+            for _ in range(-(-size // len(block))):
+                file.write(block)
+        path.unlink()
 
     def settle(self) -> None:
         """Waits until the servers have nothing to do: what one tool left them is not to be the next one's."""
