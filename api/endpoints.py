@@ -290,6 +290,10 @@ def _merged_text(present: Endpoint, patch: dict[str, object]) -> bytes:
     current = parsed(present.model_dump_json(exclude=own).encode())
     credential = {"credential": patch["credential"]} if "credential" in patch else {}
     rest = {name: value for name, value in patch.items() if name != "credential"}
+    assert isinstance(current, dict)  # noqa: S101 - an object
+    if rest.get("endpoint_url", current.get("endpoint_url")) != current.get("endpoint_url"):
+        # It was said of another store.
+        rest = {"refuses_taken": False, **rest}
     whole = merged(current, {**rest, "kind": present.kind})
     assert isinstance(whole, dict)  # noqa: S101 - both are objects
     return TypeAdapter(dict[str, object]).dump_json({**whole, **credential})

@@ -156,7 +156,7 @@ class FakeStore:
                 raise Permanent(f"'{file.path}' is shorter than it was", reason="source_changed")
             yield chunk
 
-    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> Whole:
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None, listed: bool = False) -> Whole:
         with self._called("whole"):
             content = self._standing(path, version)
             file = self._file(path, content)

@@ -98,8 +98,9 @@ class S3Fields(Asked):
     kms_key: str | None = Field(default=None, max_length=2048, pattern=r"^[\w:/-]+$")
     endpoint_url: StoreAddress | None = None
     refuses_taken: bool = False
-    """The store at `endpoint_url` honours `If-None-Match: *`, on PutObject and CompleteMultipartUpload, as AWS does. Do not say so of one
-    that you have not tried: what relies on it would overwrite."""
+    """The store at `endpoint_url` honours `If-None-Match: *`, on PutObject and CompleteMultipartUpload, and refuses requests that were
+    signed more than 15 minutes ago, as AWS does. Do not say so of one that you have not tried: what relies on it would overwrite. It is
+    false again once the address changes, unless it is said of the new one as well."""
     max_connections: int = Field(default=8, ge=1, le=256)
     bandwidth: tuple[Bandwidth, ...] = Field(default=(), max_length=20)
     """Times of day in which less may pass, all transfers together."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from botocore.awsrequest import AWSResponse
-from botocore.exceptions import BotoCoreError, ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.httpsession import URLLib3Session, get_cert_path
 from botocore.utils import get_environ_proxies
 
@@ -74,23 +74,31 @@ class Direct:
     ) -> Answer | AWSResponse | None:
         """Returns the answer, whatever its status, or None where none came; `payload` is what is signed of the body."""
         try:
-            return self._ask(operation, method, url, headers=headers, body=body, payload=payload, streamed=streamed)
+            return self._sent(operation, self._signed(method, url, headers=headers, body=body, payload=payload, streamed=streamed))
         except (BotoCoreError, OSError):
             return None
 
+    @property
+    def sends_once(self) -> bool:
+        """Whether what is sent is known to be sent once, and whether it has left: a proxy's pool may say neither."""
+        return isinstance(self._http, Connections)
+
     def ask_once(
-        self, operation: str, url: str, *, headers: Mapping[str, str], body: bytes | list[Bytes], payload: str, signed_at: datetime
+        self, operation: str, url: str, *, headers: Mapping[str, str], body: bytes, payload: str, signed_at: datetime
     ) -> Answer | AWSResponse:
-        """Returns the answer to a PUT that is not to be sent again, signed as of a time.
+        """Returns the answer to a PUT that is not to be sent again, signed as of a time. Only where it `sends_once`.
 
         Raises:
-            NotSent: it has not left; BotoCoreError, OSError: it may have arrived.
+            NotSent: it has not left; OSError: it may have arrived.
         """
-        return self._ask(operation, "PUT", url, headers=headers, body=body, payload=payload, signed_at=signed_at)
+        try:
+            request = self._signed("PUT", url, headers=headers, body=body, payload=payload, signed_at=signed_at)
+        except (BotoCoreError, ClientError) as error:
+            raise NotSent("no credential") from error
+        return self._sent(operation, request)
 
-    def _ask(
+    def _signed(
         self,
-        operation: str,
         method: str,
         url: str,
         *,
@@ -99,22 +107,22 @@ class Direct:
         payload: str,
         streamed: bool = False,
         signed_at: datetime | None = None,
-    ) -> Answer | AWSResponse:
+    ) -> Request:
         credentials = self._session.get_credentials()
         if credentials is None:
-            raise NotSent("there is no credential")
+            raise NoCredentialsError
         size = len(body) if isinstance(body, bytes) else sum(len(piece) for piece in body)
         told = {"User-Agent": self.agent, **headers} | ({"Content-Length": str(size)} if method in {"POST", "PUT"} else {})
         at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime() if signed_at is None else signed_at.utctimetuple())
         signed = self._signer.signed(method, url, headers=told, payload=payload, keys=credentials.get_frozen_credentials(), at=at)
-        request = Request(method, url, headers=signed, body=body, streamed=streamed, once=signed_at is not None)
+        return Request(method, url, headers=signed, body=body, streamed=streamed, once=signed_at is not None)
+
+    def _sent(self, operation: str, request: Request) -> Answer | AWSResponse:
         events = self.client.meta.events
         try:
             # What instruments boto3 sees these requests as well, and may answer in the service's place.
             answered = events.emit(f"before-send.{self._service}.{operation}", request=request)
             return next((each for _, each in answered if each is not None), None) or self._http.send(request)
-        except (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError) as error:
-            raise NotSent(str(error)) from error
         finally:
             events.emit(
                 f"response-received.{self._service}.{operation}", response_dict=None, parsed_response=None, context={}, exception=None

@@ -100,7 +100,7 @@ class Connections:
         kept = self._kept_to(origin)
         connection = _standing(kept, rested=FRESH if request.once else None)
         try:
-            connection = connection or self._connected(origin)
+            connection = connection or self._made(origin)
             connection.request(request.method, f"{path}?{query}" if query else path, body=request.body or None, headers=request.told)
             reply = connection.getresponse()
             body = Body(connection, reply, kept)
@@ -123,6 +123,12 @@ class Connections:
                 self._kept.popitem(last=False)
             return kept
 
+    def _made(self, origin: str) -> HTTPConnection:
+        try:
+            return self._connected(origin)
+        except OSError as error:
+            raise NotSent(str(error)) from error
+
     def _connected(self, origin: str) -> HTTPConnection:
         parts = urlsplit(origin)
         name = parts.hostname or ""
@@ -132,10 +138,7 @@ class Connections:
             connection = _Plain(name, parts.port, timeout=self._connect)
         # What is kept is used on, or dropped: never opened anew by itself.
         connection.auto_open = 0
-        try:
-            connection.connect()
-        except OSError as error:
-            raise NotSent(str(error)) from error
+        connection.connect()
         for option in SOCKET:
             connection.sock.setsockopt(*option)
         connection.sock.settimeout(self._read)

@@ -127,7 +127,8 @@ class S3Endpoint(EndpointFields):
     kms_key: str | None = None
     endpoint_url: str | None = Field(default=None, pattern=r"^https?://")
     refuses_taken: bool = False
-    """The store at an address of its own honours `If-None-Match: *` as AWS does, so that it refuses a name that is taken."""
+    """The store at an address of its own honours `If-None-Match: *` as AWS does, so that it refuses a name that is taken; and refuses a
+    request that was signed more than 15 minutes ago."""
 
     @field_validator("prefix")
     @classmethod

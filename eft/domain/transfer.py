@@ -111,8 +111,8 @@ class Upload(Frozen):
 
 PUT_ARRIVES_WITHIN: Final = timedelta(minutes=15)
 """After it was signed S3 refuses a request (Amazon S3 API, error RequestTimeTooSkewed)."""
-CLOCKS_DIFFER: Final = timedelta(minutes=30)
-"""Of who signed it, and of who compares times later: each by as much as S3 lets pass."""
+CLOCKS_DIFFER: Final = timedelta(minutes=15)
+"""Of S3, and of who compares times later: by as much as S3 lets pass."""
 
 
 class Commit(Frozen):
@@ -129,6 +129,8 @@ class Commit(Frozen):
     checksum: str
     """`sha256:<hex>`, `crc64nvme:<hex>`, or `etag:<value>` of a server-side copy whose server tells no checksum."""
     region_epoch: int
+    asked_at: AwareDatetime | None = None
+    """Of a put: when it was decided, and as of when its request is signed."""
     attempted: bool = False
     """D6 is noted as attempted; recorded where recovery would ask for it."""
     abandoned: bool = False

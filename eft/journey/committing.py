@@ -7,8 +7,6 @@ D4 committing ── D5 ack ── note attempted ── D6 commit ── D7 rec
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from eft.domain.fingerprint import RemoteFile
 from eft.domain.names import put_by, remote_path
 from eft.domain.transfer import Commit, Receipt, State
@@ -19,10 +17,10 @@ from eft.journey.work import Work
 from eft.ports import Bytes, CommitOutcome, Committed, Store
 
 
-def commit_once(work: Work, sink: Store, *, held: list[Bytes] | None = None, since: datetime | None = None) -> None:
+def commit_once(work: Work, sink: Store, *, held: list[Bytes] | None = None) -> None:
     """Takes a committing transfer to delivered; or back to delivering, where another's file stands at a name that was assumed free.
 
-    `held` are all bytes of a file whose token is a put, and `since` is when that was decided: for whoever decided it, and nobody else.
+    `held` are all bytes of a file whose token is a put: for whoever has decided on it, and nobody else.
 
     Raises:
         Undecidable: what happened cannot be known from here; the transfer is held.
@@ -30,14 +28,15 @@ def commit_once(work: Work, sink: Store, *, held: list[Bytes] | None = None, sin
     """
     commit = _commit_of(work)
     if commit.refused:
-        if (found := _refused(work, sink, commit)) is not None:
+        reason = "destination_exists" if put_by(commit.token) is None else "put_given_up"
+        if (found := _refused(work, sink, commit, reason=reason)) is not None:
             _delivered(work, commit, found)
         return
     if commit.abandoned:
         msg = f"the temporary file of '{commit.path}' was given up by a person, whose decision broke off: decide again"
         raise Undecidable(msg, reason="given_up")
     if put_by(commit.token) is not None:
-        _put_once(work, sink, commit, held, since or work.now())
+        _put_once(work, sink, commit, held)
         return
     work.engine.ownership.ack(work.intent(commit))
     attempted_before = commit.attempted
@@ -54,12 +53,11 @@ def commit_once(work: Work, sink: Store, *, held: list[Bytes] | None = None, sin
         _delivered(work, commit, found)
 
 
-def _put_once(work: Work, sink: Store, commit: Commit, held: list[Bytes] | None, since: datetime) -> None:
+def _put_once(work: Work, sink: Store, commit: Commit, held: list[Bytes] | None) -> None:
     """D5 to D7 of a put: sent by whoever holds the bytes; everybody else looks for the file, and sends nothing."""
     if held is None and not commit.attempted:
         # Its request is sent under a note that was never made.
-        if (found := _refused(work, sink, commit, reason="put_not_sent")) is not None:
-            _delivered(work, commit, found)
+        _give_up(work, sink, commit, reason="put_not_sent")
         return
     attempted = commit.model_copy(update={"attempted": True})
     # The peer has to take it for attempted from its ack on.
@@ -69,14 +67,26 @@ def _put_once(work: Work, sink: Store, commit: Commit, held: list[Bytes] | None,
         return
     if not commit.attempted:
         work.save(work.transfer.with_(commit=attempted))
-    committed = sink.put(attempted, held, asked_at=since)
-    if committed.outcome is CommitOutcome.DONE:
-        _delivered(work, attempted, committed)
+    committed = sink.put(attempted, held, asked_at=commit.asked_at or work.now())
+    if committed.outcome is CommitOutcome.NOT_STORED:
+        why = committed.why
+        _give_up(work, sink, attempted, reason="put_refused" if why is None else why.reason)
+        if why is not None and work.transfer.state is State.DELIVERING:
+            raise why
         return
-    why = committed.why
-    give_up(work, attempted, reason="destination_exists" if why is None else why.reason)
-    if why is not None:
-        raise why
+    if committed.outcome is CommitOutcome.EXISTS:
+        final = sink.look(commit.path)
+        if final is not None and not is_ours(work, sink, commit, final):
+            give_up(work, attempted, reason="destination_exists")
+            return
+        # Ours, by a request that something on the way has repeated; or nothing, and such a one may be on its way.
+        committed = _found(work, sink, commit)
+    _delivered(work, attempted, committed)
+
+
+def _give_up(work: Work, sink: Store, commit: Commit, *, reason: str) -> None:
+    if (found := _refused(work, sink, commit, reason=reason)) is not None:
+        _delivered(work, commit, found)
 
 
 def _found(work: Work, sink: Store, commit: Commit) -> Committed:
@@ -124,13 +134,13 @@ def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, a
     refused = committed.outcome is CommitOutcome.EXISTS and assumed_free(work, sink, attempt=commit.attempt, size=commit.size)
     if not is_ours(work, sink, commit, final):
         if refused:
-            return _refused(work, sink, commit)
+            return _refused(work, sink, commit, reason="destination_exists")
         msg = f"another file stands at '{commit.path}'"
         raise Undecidable(msg, reason="destination_exists")
     if committed.outcome is CommitOutcome.EXISTS and sink.token_exists(commit.token, commit.path):
         if refused and not attempted_before:
             # Ours by its transfer, but not by this token: of an earlier life of a row that was forgotten since.
-            return _refused(work, sink, commit)
+            return _refused(work, sink, commit, reason="destination_exists")
         if not attempted_before:
             msg = f"an equal file stood at '{commit.path}' before ours was renamed"
             raise Undecidable(msg, reason="destination_exists")
@@ -138,7 +148,7 @@ def _resolve(work: Work, sink: Store, commit: Commit, committed: Committed, *, a
     return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)
 
 
-def _refused(work: Work, sink: Store, commit: Commit, *, reason: str = "destination_exists") -> Committed | None:
+def _refused(work: Work, sink: Store, commit: Commit, *, reason: str) -> Committed | None:
     """Gives a refused token up and returns None; one that is gone already is judged as in recovery."""
     if gave_up(work, sink, commit, reason=reason):
         return None

@@ -54,7 +54,7 @@ def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *,
     seen = owned_transfer(engine, tenant, transfer_id)
     _wait_for_put(seen, decision, now=engine.clock.now())
     work = take_resting(engine, seen, frozenset({State.HELD}), reason="not_held")
-    fate = _write_off(work)
+    fate = _write_off(work, decision)
     if fate is Fate.GONE and decision is not Decision.ACCEPT and seen.reason != GONE:
         _ask_again(work, by=by)
     found = fate is Fate.DELIVERED
@@ -83,16 +83,18 @@ def decide(engine: Engine, tenant: str, transfer_id: str, decision: Decision, *,
 
 def _wait_for_put(seen: Transfer, decision: Decision, *, now: datetime) -> None:
     """A request whose answer was lost cannot be taken back; once it is too old its store refuses it, should it still come."""
-    sent = seen.commit is not None and put_by(seen.commit.token) is not None and seen.state is State.HELD
-    until = seen.since + PUT_ARRIVES_WITHIN + CLOCKS_DIFFER
-    if sent and decision is not Decision.ACCEPT and now < until:
+    commit = seen.commit
+    if commit is None or put_by(commit.token) is None or seen.held_from is State.DELIVERED or decision is Decision.ACCEPT:
+        return
+    until = (commit.asked_at or seen.since) + PUT_ARRIVES_WITHIN + CLOCKS_DIFFER
+    if now < until:
         msg = (
             f"the upload of transfer {seen.id} may still arrive; decide after {until:%H:%M} UTC, or re-drive it to look for the file again"
         )
         raise Permanent(msg, reason="may_still_arrive")
 
 
-def _write_off(work: Work) -> Fate:
+def _write_off(work: Work, decision: Decision) -> Fate:
     """ABANDON(token), with the peer's ack, then consumes it; returns what became of the token."""
     commit, transfer = work.transfer.commit, work.transfer
     if commit is None or transfer.held_from is State.DELIVERED:
@@ -101,6 +103,9 @@ def _write_off(work: Work) -> Fate:
     transfer = transfer.with_(commit=commit)
     work.save(transfer)
     work.engine.ownership.abandon(work.intent(commit))
+    if decision is Decision.ACCEPT and put_by(commit.token) is not None:
+        # There is nothing to remove, and whoever says that it has arrived need not be able to look.
+        return Fate.CONSUMED
     with destination(work.engine, transfer) as sink:
         if sink.consume(commit.token, commit.path):
             return Fate.CONSUMED

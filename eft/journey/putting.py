@@ -39,6 +39,7 @@ def put(work: Work, source: Source, file: RemoteFile, sink: Store, *, path: Remo
     sha256 = tally.sha256(file.size)
     expected = expected_sha256(work, source)
     compare_sha256(transfer, sha256, expected)
+    now, worker = work.now(), work.slice.worker
     token = put_token(transfer.id, region_epoch=standing.region_epoch, attempt=1, nonce=engine.clock.nonce())
     commit = Commit(
         attempt=1,
@@ -49,17 +50,21 @@ def put(work: Work, source: Source, file: RemoteFile, sink: Store, *, path: Remo
         size=file.size,
         checksum=f"sha256:{sha256}",
         region_epoch=standing.region_epoch,
+        asked_at=now,
         # With a peer it is noted once that has agreed: what is noted before could be held for nothing.
         attempted=engine.peer is None,
     )
-    now, worker = work.now(), work.slice.worker
+    until = now + engine.tuning.lease
     begun = transfer.with_(
         fingerprint=transfer.fingerprint if transfer.staged is not None else file.fingerprint,
         attempt=1,
         region_epoch=standing.region_epoch,
         expected_sha256=expected,
         commit=commit,
+        # Whoever finds the row does not know what this request has come to: it is to have time.
+        claim_until=until,
+        due_at=until,
     )
     delivering = begun.noted(now=now, by=worker) if begun.state is State.DELIVERING else begun.to(State.DELIVERING, now=now, by=worker)
     work.save(delivering.to(State.COMMITTING, now=now, by=worker))
-    commit_once(work, sink, held=held, since=now)
+    commit_once(work, sink, held=held)

@@ -55,7 +55,7 @@ def _seen(
     small = file.size <= limit if known else not source.pins_versions
     if not small or sink.copies_from(source):
         return source.stat(file.path, version=version), None
-    found, pieces = source.whole(file.path, limit=limit, version=version)
+    found, pieces = source.whole(file.path, limit=limit, version=version, listed=known)
     return found, pieces if found.size <= limit else None
 
 
@@ -128,7 +128,7 @@ def bring_parts(
                 sink,
                 upload,
                 work.slice.parts(missing),
-                held=held,
+                held=held if plan.count == 1 else None,
                 fresh=fresh,
                 tally=tally,
                 kept=lambda chunks: pace.kept(work.kept(recording.kept(chunks))),

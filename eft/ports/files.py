@@ -50,7 +50,7 @@ class Committed:
     etag: str | None = None
     version: str | None = None
     why: EftError | None = None
-    """Of NOT_STORED."""
+    """Of NOT_STORED, where another way would end alike."""
 
 
 class MoveOutcome(StrEnum):
@@ -94,10 +94,10 @@ class Source(Protocol):
             Permanent: `source_changed` when the version is gone or the file is shorter; `source_missing`; `permission_denied`.
         """
 
-    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> Whole:
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None, listed: bool = False) -> Whole:
         """Reads a small file at once, looking at it before and after: returns it as it stood all the while, with all of its bytes.
 
-        Returns it without bytes where it is larger than `limit` bytes.
+        Returns it without bytes where it is larger than `limit` bytes. `listed` says that a listing has shown it to be a file.
 
         Raises:
             NotFound: `source_missing`.

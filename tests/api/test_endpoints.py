@@ -102,6 +102,7 @@ def test_onboard_s3(acme: Client, world: World) -> None:
         "role_arn": "arn:aws-us-gov:iam::123456789012:role/eft/reader",
         "kms_key": "arn:aws-us-gov:kms:us-gov-west-1:123456789012:key/1234-ab",
         "endpoint_url": "https://minio.acme.test:9000",
+        "refuses_taken": True,
     }
     static = {"access_key_id": "AKIA1", "secret_access_key": "shh", "session_token": "tok"}
     shown = onboard(acme, s3(bucket="other-lake", credential=static, **extra))
@@ -408,6 +409,22 @@ def test_change(acme: Client, world: World) -> None:
     merge = acme.patch(base, {"name": "Bank 2"}, If_Match='"2"', Content_Type="application/merge-patch+json")
     assert merge.get_json()["name"] == "Bank 2"
     assert acme.patch(base, {"name": "Bank 3"}, If_Match="*").get_json()["revision"] == 4
+
+
+def test_what_was_said_of_a_store_is_not_taken_for_another(acme: Client) -> None:
+    """At another address nobody has said that names are refused, unless the same change says so."""
+    static = {"access_key_id": "AKIA1", "secret_access_key": "shh"}
+    made = onboard(acme, s3(endpoint_url="https://one.acme.test", refuses_taken=True, credential=static))
+    place = f"{PATH}/{made['id']}"
+
+    def change(patch: dict[str, object], revision: int) -> bool:
+        answer = acme.patch(place, patch, If_Match=f'"{revision}"')
+        assert answer.status_code == 200, answer.text
+        return bool(answer.get_json()["refuses_taken"])
+
+    assert change({"name": "Lake again", "endpoint_url": "https://one.acme.test"}, made["revision"])
+    assert not change({"endpoint_url": "https://two.acme.test"}, made["revision"] + 1)
+    assert change({"endpoint_url": "https://one.acme.test", "refuses_taken": True}, made["revision"] + 2)
 
 
 def test_change_needs_version(acme: Client) -> None:

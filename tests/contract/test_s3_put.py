@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import ClientError, CredentialRetrievalError, ProxyConnectionError, ReadTimeoutError
 from moto import mock_aws
 
 from deploy.local.servers import S3Server
-from eft.adapters.aws import AwsSession
+from eft.adapters.aws import AwsSession, Role
+from eft.adapters.aws_http import NotSent
 from eft.domain.checksum import crc64nvme
 from eft.domain.names import put_token, remote_path
 from eft.domain.parts import PartDone
@@ -19,6 +20,7 @@ from eft.domain.transfer import Commit
 from eft.errors import Permanent, Transient
 from eft.ports import CommitOutcome
 from tests.contract.buckets import MOTO_KEYS, REGION, Bucket, Scripted, emulator_session, new_bucket, refusal, seaweed_session
+from tests.contract.buckets import answer as answered
 from tests.contract.store_suite import TRANSFER
 
 URL = "https://s3.example/bucket"
@@ -101,6 +103,7 @@ def test_damaged_bytes_are_not_stored(seaweed: S3Server) -> None:
     bucket = new_bucket(seaweed_session(seaweed))
     bucket.refuses_taken = True
     with bucket.open() as store:
+        assert store.puts
         put = store.put(decided(b"ours"), [b"damaged"], asked_at=now())
     assert (put.outcome, bucket.get(PATH)) == (CommitOutcome.NOT_STORED, None)
 
@@ -122,10 +125,8 @@ def test_a_request_that_was_signed_long_ago_is_refused(seaweed: S3Server) -> Non
         (refusal(403, "AccessDenied"), "access_denied"),
         (refusal(403, "RequestTimeTooSkewed"), "clock_skewed"),
         (refusal(404, "NoSuchBucket"), "bucket_missing"),
-        (refusal(301, "PermanentRedirect"), "wrong_region"),
         (refusal(400, "BadDigest"), "aws_refused"),
-        (EndpointConnectionError(endpoint_url=URL), "aws_unavailable"),
-        (ConnectTimeoutError(endpoint_url=URL), "aws_unavailable"),
+        (NotSent("nobody listens"), "aws_unavailable"),
     ],
 )
 def test_what_was_turned_away_is_known_not_to_be_stored(aws_bucket: Bucket, answer: AWSResponse | Exception, reason: str) -> None:
@@ -143,7 +144,11 @@ def test_what_was_turned_away_is_known_not_to_be_stored(aws_bucket: Bucket, answ
         refusal(500, "InternalError"),
         refusal(503, "ServiceUnavailable"),
         refusal(502, ""),
+        answered(200, {}, b""),
+        answered(201, {"ETag": '"x"'}, b""),
+        answered(204, {}, b""),
         ReadTimeoutError(endpoint_url=URL),
+        ProxyConnectionError(proxy_url=URL),
         ConnectionResetError("cut"),
     ],
     ids=str,
@@ -170,7 +175,8 @@ def test_it_is_offered_where_the_name_is_refused_and_nothing_is_sent_anew(aws_bu
     """By AWS, and by a store of which its endpoint says so; never on boto3's way, which sends again by itself."""
     other = AwsSession(region=REGION, endpoint_url="http://store.test", keys=MOTO_KEYS)
     once = AwsSession(region=REGION, keys=MOTO_KEYS, tries=1)
-    offers = [Bucket(other, "b"), Bucket(other, "b", refuses_taken=True), Bucket(once, "b"), aws_bucket]
+    said = Bucket(other, "b", full_object_checksum=True, refuses_taken=True)
+    offers = [Bucket(other, "b", full_object_checksum=True), said, Bucket(once, "b"), aws_bucket]
     assert [one.store.puts for one in offers] == [False, True, False, True]
     with pytest.raises(Permanent, match="sent once"):
         Bucket(once, "b", full_object_checksum=True).store.put(decided(b"x"), [b"x"], asked_at=now())
@@ -182,3 +188,61 @@ def test_a_store_that_says_so_needs_no_look_before_its_commit(seaweed: S3Server)
     assert not bucket.store.refuses_taken
     bucket.refuses_taken = True
     assert bucket.store.refuses_taken
+
+
+def test_an_answer_that_sends_elsewhere_is_no_error(aws_bucket: Bucket) -> None:
+    """Nothing is stored; an upload in parts follows where boto3 does."""
+    with aws_bucket.open() as store, Scripted(aws_bucket.session, "PutObject", [refusal(307, "TemporaryRedirect")]):
+        put = store.put(decided(b"ours"), [b"ours"], asked_at=now())
+    assert (put.outcome, put.why) == (CommitOutcome.NOT_STORED, None)
+
+
+def test_another_store_that_is_busy_may_have_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SlowDown is AWS's word for a request that was not carried out; MinIO says it where too few of its disks have answered."""
+    other = Bucket(
+        AwsSession(region=REGION, endpoint_url="http://store.test", keys=MOTO_KEYS), "b", full_object_checksum=True, refuses_taken=True
+    )
+    with other.open() as store, Scripted(other.session, "PutObject", [refusal(503, "SlowDown")]), pytest.raises(Transient) as error:
+        store.put(decided(b"ours"), [b"ours"], asked_at=now())
+    assert error.value.reason == "answer_lost"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ClientError({"Error": {"Code": "AccessDenied"}, "ResponseMetadata": {"HTTPStatusCode": 403}}, "AssumeRole"), "access_denied"),  # type: ignore[typeddict-item]
+        (CredentialRetrievalError(provider="x", error_msg="y"), "credential_unavailable"),
+    ],
+)
+def test_without_a_credential_nothing_is_sent(monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str) -> None:
+    """A role that cannot be assumed is the error that it is, and no lost answer."""
+
+    def assume(self: AwsSession, role: Role) -> None:
+        raise error
+
+    monkeypatch.setattr(AwsSession, "_assume", assume)
+    role = Role(arn="arn:aws-us-gov:iam::123456789012:role/x", external_id="t")
+    with Bucket(AwsSession(region=REGION, role=role), "b").open() as store:
+        put = store.put(decided(b"ours"), [b"ours"], asked_at=now())
+    assert put.outcome is CommitOutcome.NOT_STORED
+    assert put.why is not None
+    assert put.why.reason == reason
+
+
+def test_behind_a_proxy_there_is_no_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy's pool says of a request that was cut off that it could not connect."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    session = AwsSession(region=REGION, endpoint_url="http://store.test", keys=MOTO_KEYS)
+    bucket = Bucket(session, "b", full_object_checksum=True, refuses_taken=True)
+    assert not bucket.store.puts
+    with pytest.raises(Permanent, match="sent once"):
+        bucket.store.put(decided(b"x"), [b"x"], asked_at=now())
+
+
+def test_a_store_that_is_away_is_asked_what_it_can_before_anything_depends_on_it() -> None:
+    """Its error is one before the decision: nothing is held for it."""
+    session = AwsSession(region=REGION, endpoint_url="http://127.0.0.1:9", keys=MOTO_KEYS, tries=2)
+    with pytest.raises(Transient) as error:
+        _ = Bucket(session, "b", refuses_taken=True).store.puts
+    assert error.value.reason == "aws_unavailable"

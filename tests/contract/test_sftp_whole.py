@@ -63,7 +63,7 @@ class Served:
 
 def whole(store: SftpStore, limit: int = 1 << 20) -> bytes:
     """Returns the file's bytes."""
-    return b"".join(store.whole(PATH, limit=limit)[1])
+    return b"".join(store.whole(PATH, limit=limit, listed=True)[1])
 
 
 def left_in_order(store: SftpStore, served: Served) -> None:
@@ -273,7 +273,7 @@ def test_a_larger_file_is_closed_unread(version: str, *, denied: bool) -> None:
         served.refusals[Kind.OPEN] = Code.PERMISSION_DENIED
     script = Script(served)
     store = store_on(script, version=version)
-    file, chunks = store.whole(PATH, limit=10_240)
+    file, chunks = store.whole(PATH, limit=10_240, listed=True)
     assert (file, chunks) == (store.stat(PATH), [])
     assert Kind.READ not in [kind for kind, _ in script.requests]
     left_in_order(store, served)
@@ -319,9 +319,9 @@ def test_silence_is_stalled(version: str, silent: Kind) -> None:
     served = Served(content_of(100_000))
     script = Script(lambda kind, ident, body: None if kind == silent else served(kind, ident, body))
     store = store_on(script, version=version)
-    with pytest.raises(Transient) as error:
+    with pytest.raises(Permanent) as error:
         whole(store)
-    assert error.value.reason == "stalled"
+    assert error.value.reason == "is_symlink"
     assert store.session.wire.broken
 
 
@@ -349,14 +349,14 @@ def test_a_link_that_leads_nowhere_is_still_a_link() -> None:
     assert error.value.reason == "is_symlink"
 
 
-def test_a_connection_that_ends_while_a_refused_file_is_closed_is_lost() -> None:
-    """Where the opening is never answered, the connection is given up."""
+def test_what_the_look_said_stands_where_the_opening_is_never_answered() -> None:
+    """The connection is given up, and the transfer told what is wrong with its file."""
     served = Served(b"", looks=[attributes(mode=0o120777)])
     script = Script(lambda kind, ident, body: None if kind == Kind.OPEN else served(kind, ident, body))
     store = store_on(script)
-    with pytest.raises(Transient) as error:
+    with pytest.raises(Permanent) as error:
         whole(store)
-    assert error.value.reason == "stalled"
+    assert error.value.reason == "is_symlink"
     assert store.session.wire.broken
 
 
@@ -409,9 +409,9 @@ def test_a_file_that_changes_between_the_looks_is_refused(
     monkeypatch.setattr(Session, before, meanwhile)
     with bench.open() as store:
         with pytest.raises(Permanent) as error:
-            store.whole(PATH, limit=1_000)
+            store.whole(PATH, limit=1_000, listed=True)
         assert error.value.reason == "source_changed"
-        file, chunks = store.whole(PATH, limit=1_000)
+        file, chunks = store.whole(PATH, limit=1_000, listed=True)
         assert b"".join(chunks) == bench.get("in/a.csv")
         assert file == store.stat(PATH)
 
@@ -423,9 +423,9 @@ def test_only_regular_files_are_read_at_once(bench: SftpBench) -> None:
     with bench.open() as store:
         for name, reason in (("link.csv", "is_symlink"), ("in", "not_a_file")):
             with pytest.raises(Permanent) as error:
-                store.whole(remote_path(name), limit=1_000)
+                store.whole(remote_path(name), limit=1_000, listed=True)
             assert error.value.reason == reason
-        assert b"".join(store.whole(PATH, limit=1_000)[1]) == b"x"
+        assert b"".join(store.whole(PATH, limit=1_000, listed=True)[1]) == b"x"
     assert bench.limits.holders(bench.key)
 
 
@@ -436,7 +436,7 @@ def test_denied_is_permanent(sshd: SftpServer) -> None:
         bench.put("in/a.csv", b"x")
         (bench.directory / "in/a.csv").chmod(0o600)
         with bench.open() as store, pytest.raises(Permanent) as error:
-            store.whole(PATH, limit=1_000)
+            store.whole(PATH, limit=1_000, listed=True)
         assert error.value.reason == "permission_denied"
 
 
@@ -447,10 +447,10 @@ def test_nothing_stays_open_at_the_server(sshd: SftpServer) -> None:
         (bench.directory / "link.csv").symlink_to("in/a.csv")
         with bench.open() as store:
             for _ in range(20):
-                store.whole(PATH, limit=10_000)
-                store.whole(PATH, limit=1)
+                store.whole(PATH, limit=10_000, listed=True)
+                store.whole(PATH, limit=1, listed=True)
                 with pytest.raises(Permanent):
-                    store.whole(remote_path("link.csv"), limit=10_000)
+                    store.whole(remote_path("link.csv"), limit=10_000, listed=True)
             store.stat(PATH)
             assert _opened_below(bench) == []
             chunks = store.read(store.stat(PATH), start=0, size=10_000)
@@ -465,3 +465,17 @@ def _opened_below(bench: SftpBench) -> list[str]:
         with suppress(OSError):
             found += [str(held.readlink()) for held in (process / "fd").iterdir()]
     return [target for target in found if target.startswith(f"{bench.directory}/")]
+
+
+def test_a_named_pipe_is_not_opened() -> None:
+    """What nobody has listed as a file is looked at first: a server waits for ever that opens a pipe, and its client with it."""
+    opened: list[int] = []
+
+    def answers(kind: int, ident: int, body: bytes) -> bytes | None:
+        if kind == Kind.OPEN:
+            opened.append(ident)
+        return None if opened else packet(Kind.ATTRS, uint32(ident) + attributes(size=0, mode=0o010644))
+
+    with pytest.raises(Permanent) as error:
+        store_on(Script(answers)).whole(PATH, limit=1_000)
+    assert (error.value.reason, opened) == ("not_a_file", [])

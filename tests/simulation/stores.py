@@ -65,7 +65,7 @@ class SimStore:
                 raise Permanent(f"'{file.path}' is shorter than it was", reason="source_changed")
             yield chunk
 
-    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> Whole:
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None, listed: bool = False) -> Whole:
         if self.server.kind == "s3":
             got: tuple[RemoteFile, Inode] | None = self._do("get_first", path, version)
             if got is None:

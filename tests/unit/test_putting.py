@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eft.domain.transfer import CLOCKS_DIFFER, PUT_ARRIVES_WITHIN, Commit, State, Transfer
-from eft.errors import EftError, Permanent, Transient
+from eft.errors import EftError, Permanent, Transient, Undecidable
 from eft.journey.accept import first_message
 from eft.journey.held import Decision, decide
 from eft.journey.messages import next_message
@@ -123,8 +123,14 @@ def test_nobody_gives_up_what_may_still_arrive(world: World, monkeypatch: pytest
     with monkeypatch.context() as cut:
         lose_the_answer(cut, stored=False)
         row = world.until_rest(submit(world))
-    asked_at = row.timeline[1].at
-    world.clock.advance(TOO_LATE - timedelta(minutes=1))
+    assert row.commit is not None
+    assert row.commit.asked_at is not None
+    asked_at = row.commit.asked_at
+    # A re-drive in between changes nothing.
+    world.clock.advance(timedelta(minutes=10))
+    world.queue += next_message(redrive(world.engine, TENANT, row.id, "op"))
+    row = world.until_rest(row)
+    world.clock.advance(asked_at + TOO_LATE - timedelta(minutes=1) - world.clock.now())
     with pytest.raises(Permanent) as error:
         decide(world.engine, TENANT, row.id, decision, by="op", why="nothing came")
     assert error.value.reason == "may_still_arrive"
@@ -290,3 +296,83 @@ def test_before_the_note_nothing_was_sent(world: World) -> None:
     done = world.until_rest(row)
     assert (done.state, done.attempt, bucket(world).appeared[OUT]) == (State.SETTLED, 2, 1)
     assert "put_not_sent" in {event.reason for event in done.timeline}
+
+
+@pytest.mark.parametrize("conflict", ["fail", "rename", "skip"])
+def test_a_name_that_we_have_taken_ourselves_is_a_delivery(world: World, monkeypatch: pytest.MonkeyPatch, conflict: str) -> None:
+    """Something between us and the store has repeated the request: its second answer is a refusal of our own file."""
+    real = FakeStore.put
+
+    def put(self: FakeStore, commit: Commit, pieces: Sequence[Bytes], *, asked_at: datetime) -> Committed:
+        real(self, commit, pieces, asked_at=asked_at)
+        return real(self, commit, pieces, asked_at=asked_at)
+
+    monkeypatch.setattr(FakeStore, "put", put)
+    row = world.until_rest(world.submit("sftp-a", "s3-b", receiver_keeps=True, conflict=conflict))
+    assert (row.state, list(bucket(world).finals()), bucket(world).appeared[OUT]) == (State.SETTLED, [OUT], 1)
+
+
+def test_a_refusal_with_nothing_there_is_held(world: World) -> None:
+    """Whatever it was refused for has gone again; a repetition of the request may be on its way."""
+    bucket(world).put(OUT, b"theirs")
+    watch(world, once_at("s3-b.put:after", lambda: bucket(world).files.pop(OUT)))
+    row = world.until_rest(submit(world))
+    assert (row.state, row.reason, bucket(world).calls["mint"]) == (State.HELD, "answer_lost", 0)
+
+
+def test_what_was_turned_away_and_stands_there_all_the_same_is_delivered(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look that giving up takes finds it."""
+    real = FakeStore.put
+
+    def put(self: FakeStore, commit: Commit, pieces: Sequence[Bytes], *, asked_at: datetime) -> Committed:
+        real(self, commit, pieces, asked_at=asked_at)
+        return Committed(CommitOutcome.NOT_STORED, why=Transient("aws_unavailable", reason="aws_unavailable"))
+
+    monkeypatch.setattr(FakeStore, "put", put)
+    row = world.until_rest(submit(world))
+    assert (row.state, row.attempt, bucket(world).appeared[OUT]) == (State.SETTLED, 1, 1)
+
+
+def test_who_finds_the_row_gives_the_request_time(world: World) -> None:
+    """The claim is renewed with the decision: a slow read takes nothing off the time that the answer has."""
+    transfer = submit(world)
+
+    def slow() -> None:
+        world.clock.advance(timedelta(seconds=30))
+        world.queue.append(first_message(transfer))
+        world.drain()
+        assert world.ledger.load(transfer.id).state is State.COMMITTING
+
+    reading, sending = once_at("sftp-a.whole:chunk", lambda: world.clock.advance(timedelta(seconds=50))), once_at("s3-b.put:before", slow)
+
+    def observe(label: str) -> None:
+        reading(label)
+        sending(label)
+
+    watch(world, observe)
+    assert world.until_rest(transfer).state is State.SETTLED
+
+
+def test_what_is_held_after_its_delivery_is_decided_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has arrived: there is nothing to wait for."""
+
+    def move(*_: object, **__: object) -> None:
+        raise Undecidable("who knows", reason="disposal_undecided")
+
+    monkeypatch.setattr(FakeStore, "move", move)
+    row = world.until_rest(world.submit("sftp-a", "s3-b", receiver_keeps=True, disposition="delete"))
+    assert (row.state, row.held_from) == (State.HELD, State.DELIVERED)
+    decide(world.engine, TENANT, row.id, Decision.ABANDON, by="op", why="leave it")
+
+
+def test_whoever_accepts_need_not_be_able_to_look(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A credential may write and not read."""
+    lose_the_answer(monkeypatch, stored=False)
+    row = world.until_rest(submit(world))
+
+    def refused(*_: object, **__: object) -> None:
+        raise Permanent("access is denied", reason="access_denied")
+
+    monkeypatch.setattr(FakeStore, "look", refused)
+    monkeypatch.setattr(FakeStore, "consume", refused)
+    assert decide(world.engine, TENANT, row.id, Decision.ACCEPT, by="op", why="they have it").state is State.DELIVERED

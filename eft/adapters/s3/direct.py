@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 from xml.sax.saxutils import escape
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.response import StreamingBody
 
 from eft.adapters.aws_direct import Direct
-from eft.adapters.aws_http import Answer
+from eft.adapters.aws_http import Answer, NotSent
 from eft.adapters.aws_signature import UNSIGNED
 from eft.ports import Bytes
 
@@ -63,6 +63,11 @@ class S3Direct:
         self._way = Direct(session, client)
         self._client = client
         self._addresses: dict[str, str] = {}
+
+    @property
+    def sends_once(self) -> bool:
+        """Whether `put` is offered."""
+        return self._way.sends_once
 
     def head(self, bucket: str, key: str, *, version: str | None = None) -> HeadObjectOutputTypeDef | str | None:
         """Returns an object's headers as far as `S3Bucket.found` reads them, or ABSENT."""
@@ -128,9 +133,12 @@ class S3Direct:
         """Sends an object, once, and returns what the store said to it.
 
         Raises:
-            NotSent: it never left; BotoCoreError, OSError: it may have arrived.
+            NotSent: it never left; another OSError: it may have arrived.
         """
-        url = self._address(bucket) + quote(key, safe="/~")
+        try:
+            url = self._address(bucket) + quote(key, safe="/~")
+        except (BotoCoreError, ClientError) as error:
+            raise NotSent("no credential") from error
         body = b"".join(pieces)
         payload = UNSIGNED if url.startswith("https:") else _sha256([body])
         told = {**headers, "X-Amz-Content-SHA256": payload}

@@ -28,9 +28,11 @@ ALGORITHM: Final = "CRC64NVME"
 JUDGED: Final[Any] = {"ChecksumAlgorithm": ALGORITHM, "ChecksumType": "FULL_OBJECT"}
 PROBE_NAME: Final = ".eft-probe"
 CONFLICT: Final = 409
-IN_TROUBLE: Final = 500
-TURNED_AWAY: Final = frozenset({"SlowDown", "NotImplemented"})
-"""Answers of that class to requests that were not carried out (Amazon S3 API, "List of error codes")."""
+REFUSED, ELSEWHERE = 4, 3
+"""Hundreds of the status with which a store refuses a request, or says where to send it."""
+TURNED_AWAY: Final = frozenset({"SlowDown"})
+"""What AWS says with status 503 of requests that it has not carried out (Amazon S3 API, "List of error codes"). Other stores say it of what
+they have written in part."""
 PART_DIFFERS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall", "BadDigest"})
 """The listed parts are not those uploaded, or not those that the full-object checksum speaks of."""
 NO_CHECKSUMS: Final = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
@@ -49,8 +51,15 @@ class S3Sink(S3Bucket):
 
     @property
     def puts(self) -> bool:
-        """Whether `put` is offered: it goes the short way, where nothing is sent anew unasked."""
-        return self.refuses_taken and self.direct is not None
+        """Whether `put` is offered: it goes the short way, where nothing is sent anew unasked.
+
+        A store of which it is not known whether it judges checksums is asked now, while nothing depends on the answer.
+        """
+        direct = self.direct
+        if not self.refuses_taken or direct is None or not direct.sends_once:
+            return False
+        self.judges_whole()
+        return True
 
     def look(self, path: RemotePath) -> RemoteFile | None:
         """Returns the object under a name, with the transfer that wrote it, or None."""
@@ -156,15 +165,17 @@ class S3Sink(S3Bucket):
         Raises:
             Transient: `answer_lost`.
         """
-        direct, checked = self.direct, self.judges_whole()
-        if direct is None:
+        direct = self.direct
+        if direct is None or not direct.sends_once:
             raise Permanent("an object is put where what is sent is known to be sent once", reason="not_supported")
-        asked = {"IfNoneMatch": "*", **self.encryption()} | ({"ChecksumCRC64NVME": _whole(commit)} if checked else {})
+        asked = {"IfNoneMatch": "*", **self.encryption()} | ({"ChecksumCRC64NVME": _whole(commit)} if self._judgement else {})
         headers = {f"{METADATA}{TRANSFER_METADATA}": put_by(commit.token) or ""} | {HEADERS[name]: value for name, value in asked.items()}
         try:
             said = direct.put(self.bucket, self.key(commit.path), pieces=pieces, headers=headers, signed_at=asked_at)
         except NotSent as error:
-            return self._not_stored(EndpointConnectionError(endpoint_url=self.bucket, error=error))
+            cause = error.__cause__
+            known = cause if isinstance(cause, ClientError | BotoCoreError) else EndpointConnectionError(endpoint_url=self.bucket)
+            return self._not_stored(known)
         except (BotoCoreError, OSError) as error:
             raise self._lost(commit, type(error).__name__) from error
         if isinstance(said, Stored):
@@ -172,9 +183,12 @@ class S3Sink(S3Bucket):
         code, status = code_of(said), status_of(said)
         if code in PRECONDITION_FAILED:
             return Committed(outcome=CommitOutcome.EXISTS)
-        if status >= IN_TROUBLE and code not in TURNED_AWAY:
-            raise self._lost(commit, f"{status} {code}")
-        return self._not_stored(said)
+        if status // 100 == REFUSED or (self._is_aws and code in TURNED_AWAY):
+            return self._not_stored(said)
+        if status // 100 == ELSEWHERE:
+            return Committed(outcome=CommitOutcome.NOT_STORED)
+        # A success that tells no etag, a server or a gateway in trouble.
+        raise self._lost(commit, f"{status} {code}")
 
     def _not_stored(self, error: ClientError | BotoCoreError) -> Committed:
         try:

@@ -99,7 +99,7 @@ class S3Source(S3Bucket):
             # Given up before its end, the connection cannot serve another request: closing drops it.
             body.close()
 
-    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> Whole:
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None, listed: bool = False) -> Whole:  # noqa: ARG002 - the port's
         """Reads a small object, or a version of it, by one request, whose answer is of one version from its headers to its last byte.
 
         Returns it without bytes where it is larger than `limit`.

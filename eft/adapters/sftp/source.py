@@ -110,7 +110,7 @@ class SftpSource(Rooted):
             if not session.keeps(reading):
                 reading.leave()
 
-    def whole(self, path: RemotePath, *, limit: int, version: str | None = None) -> Whole:  # noqa: ARG002 - the port's; no server keeps any
+    def whole(self, path: RemotePath, *, limit: int, version: str | None = None, listed: bool = False) -> Whole:  # noqa: ARG002 - the port's; no server keeps any
         """Reads a small file at once, looking at it before and after; returns it without bytes where it is larger than `limit`.
 
         Raises:
@@ -118,7 +118,7 @@ class SftpSource(Rooted):
             Permanent: `source_changed`; `is_symlink`, `not_a_file`, `permission_denied`.
             Transient: `read_failed`, `stalled`, `connection_lost`.
         """
-        return read_whole(self, path, limit=limit)
+        return read_whole(self, path, limit=limit, listed=listed)
 
     def move(self, path: RemotePath, to: RemotePath, *, create_directories: bool = False) -> MoveOutcome:
         """Renames without ever overwriting: MISSING when there is nothing to move, else EXISTS when the target is taken.

@@ -21,19 +21,22 @@ if TYPE_CHECKING:
     from eft.adapters.sftp.source import SftpSource
 
 
-def read_whole(source: SftpSource, path: RemotePath, *, limit: int) -> Whole:
-    """Returns a file as it stood from the first look to the second, with its bytes; without them where it is larger than `limit`."""
+def read_whole(source: SftpSource, path: RemotePath, *, limit: int, listed: bool) -> Whole:
+    """Returns a file as it stood from the first look to the second, with its bytes; without them where it is larger than `limit`.
+
+    Only what was listed as a file is opened before its look is answered: a server waits for ever that opens a named pipe.
+    """
     session = source.session
     # What is being read ahead of another file would be answered first.
     session.let_go()
-    file, handle = _opened(source, path, limit=limit)
+    file, handle = _opened(source, path, limit=limit, ahead=listed and session.habits.in_order)
     if handle is None:
         return file, []
     if not (session.habits.in_order and session.reads_full and file.size <= session.read_size * session.reads_ahead):
         return file, _in_turn(source, file, handle)
     chunks = _at_once(source, file, handle)
     # What a short answer left out cannot be asked for any more: the file is closed. From now on this server is asked in turn.
-    return read_whole(source, path, limit=limit) if chunks is None else (file, chunks)
+    return read_whole(source, path, limit=limit, listed=listed) if chunks is None else (file, chunks)
 
 
 def changed(file: RemoteFile, how: str) -> Permanent:
@@ -41,11 +44,11 @@ def changed(file: RemoteFile, how: str) -> Permanent:
     return Permanent(f"'{file.path}' changed while it was read: {how}, {file.size} when it was found", reason="source_changed")
 
 
-def _opened(source: SftpSource, path: RemotePath, *, limit: int) -> tuple[RemoteFile, bytes | None]:
+def _opened(source: SftpSource, path: RemotePath, *, limit: int, ahead: bool) -> tuple[RemoteFile, bytes | None]:
     """Returns what stands under a path, and the handle of the file opened after that look; None where it is larger than `limit`."""
     session, name = source.session, source.at(path)
     looking = session.ask_lstat(name)
-    opening = session.ask_open(name, READ) if session.habits.in_order else None
+    opening = session.ask_open(name, READ) if ahead else None
     try:
         file = _seen(source, path, looking)
     except EftError:
@@ -61,9 +64,9 @@ def _opened(source: SftpSource, path: RemotePath, *, limit: int) -> tuple[Remote
 
 
 def _leave(session: Session, opening: int | None) -> None:
-    """Closes what was asked to be opened, if it was."""
+    """Closes what was asked to be opened, if it was; what the look said stands, whatever becomes of that."""
     if opening is not None and not session.wire.broken:
-        with suppress(Refused):
+        with suppress(Refused, EftError):
             session.drop(session.opened(opening))
 
 
