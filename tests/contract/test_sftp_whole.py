@@ -319,9 +319,9 @@ def test_silence_is_stalled(version: str, silent: Kind) -> None:
     served = Served(content_of(100_000))
     script = Script(lambda kind, ident, body: None if kind == silent else served(kind, ident, body))
     store = store_on(script, version=version)
-    with pytest.raises(Permanent) as error:
+    with pytest.raises(Transient) as error:
         whole(store)
-    assert error.value.reason == "is_symlink"
+    assert error.value.reason == "stalled"
     assert store.session.wire.broken
 
 

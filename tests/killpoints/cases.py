@@ -176,7 +176,7 @@ class Stage:
         order = ORDERS[case.number % len(ORDERS)]
         story = f"A stopped at {stop_at}, B killed at {kill_at}, {order}"
         # Whether a connection is made, and a store asked what it can, depends on what the worker did before.
-        first = self._crew.take(new="stores.open/" in stop_at or "put/s3." in stop_at)
+        first = self._crew.take(new="stores.open/" in stop_at or stop_at.startswith("aside/s3."))
         first.order(case.order(first_only=True, stop_at=stop_at))
         early = first.until()
         self._note(early, "the first worker", story)
