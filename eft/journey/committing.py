@@ -63,7 +63,7 @@ def _put_once(work: Work, sink: Store, commit: Commit, held: list[Bytes] | None)
     # The peer has to take it for attempted from its ack on.
     work.engine.ownership.ack(work.intent(attempted))
     if held is None:
-        _delivered(work, commit, _found(work, sink, commit))
+        _delivered(work, commit, _found(work, sink, commit, missing=_lost(commit)))
         return
     if not commit.attempted:
         work.save(work.transfer.with_(commit=attempted))
@@ -80,7 +80,7 @@ def _put_once(work: Work, sink: Store, commit: Commit, held: list[Bytes] | None)
             give_up(work, attempted, reason="destination_exists")
             return
         # Ours, by a request that something on the way has repeated; or nothing, and such a one may be on its way.
-        committed = _found(work, sink, commit)
+        committed = _found(work, sink, commit, missing=_lost(commit))
     _delivered(work, attempted, committed)
 
 
@@ -89,15 +89,9 @@ def _give_up(work: Work, sink: Store, commit: Commit, *, reason: str) -> None:
         _delivered(work, commit, found)
 
 
-def _found(work: Work, sink: Store, commit: Commit) -> Committed:
-    final = sink.look(commit.path)
-    if final is None:
-        msg = f"the answer to the upload of '{commit.path}' was lost and the file is not there; it may still arrive within minutes"
-        raise Undecidable(msg, reason="answer_lost")
-    if not is_ours(work, sink, commit, final):
-        msg = f"another file stands at '{commit.path}'"
-        raise Undecidable(msg, reason="destination_exists")
-    return Committed(outcome=CommitOutcome.DONE, etag=final.fingerprint.etag, version=final.fingerprint.version)
+def _lost(commit: Commit) -> Undecidable:
+    msg = f"the answer to the upload of '{commit.path}' was lost and the file is not there; it may still arrive within minutes"
+    return Undecidable(msg, reason="answer_lost")
 
 
 def _half_renamed(work: Work, sink: Store, commit: Commit) -> Committed:
@@ -105,10 +99,15 @@ def _half_renamed(work: Work, sink: Store, commit: Commit) -> Committed:
 
     It is neither begun again, nor is the token removed: the server may still be about to unlink it.
     """
+    msg = f"a plain rename to '{commit.path}' was begun; the receiver may have taken the file before it ended"
+    return _found(work, sink, commit, missing=Undecidable(msg, reason="rename_half_done"))
+
+
+def _found(work: Work, sink: Store, commit: Commit, *, missing: Undecidable) -> Committed:
+    """Takes what stands under the final name for the delivery, if it is ours; raises `missing` where nothing does."""
     final = sink.look(commit.path)
     if final is None:
-        msg = f"a plain rename to '{commit.path}' was begun; the receiver may have taken the file before it ended"
-        raise Undecidable(msg, reason="rename_half_done")
+        raise missing
     if not is_ours(work, sink, commit, final):
         msg = f"another file stands at '{commit.path}'"
         raise Undecidable(msg, reason="destination_exists")

@@ -20,9 +20,8 @@ from eft.ports import Bytes, Sink, Source, Store
 
 def put_suffices(work: Work, sink: Sink) -> bool:
     """Returns whether a file that is held in memory may be delivered by one request."""
-    transfer = work.transfer
-    first = transfer.attempt == 0 and transfer.upload is None
-    return first and sink.puts and transfer.policy.receiver_keeps and transfer.policy.conflict is not ConflictMode.OVERWRITE
+    policy, first = work.transfer.policy, work.transfer.attempt == 0
+    return policy.receiver_keeps and policy.conflict is not ConflictMode.OVERWRITE and first and sink.puts
 
 
 def put(work: Work, source: Source, file: RemoteFile, sink: Store, *, path: RemotePath, held: list[Bytes]) -> None:
@@ -56,7 +55,7 @@ def put(work: Work, source: Source, file: RemoteFile, sink: Store, *, path: Remo
     )
     until = now + engine.tuning.lease
     begun = transfer.with_(
-        fingerprint=transfer.fingerprint if transfer.staged is not None else file.fingerprint,
+        fingerprint=file.fingerprint,
         attempt=1,
         region_epoch=standing.region_epoch,
         expected_sha256=expected,
