@@ -59,29 +59,29 @@ def _put_once(work: Work, sink: Store, commit: Commit, held: list[Bytes] | None)
         # Its request is sent under a note that was never made.
         _give_up(work, sink, commit, reason="put_not_sent")
         return
-    attempted = commit.model_copy(update={"attempted": True})
-    # The peer has to take it for attempted from its ack on.
-    work.engine.ownership.ack(work.intent(attempted))
+    # A peer takes whatever it has acked for attempted.
+    work.engine.ownership.ack(work.intent(commit))
     if held is None:
         _delivered(work, commit, _found(work, sink, commit, missing=_lost(commit)))
         return
     if not commit.attempted:
-        work.save(work.transfer.with_(commit=attempted))
-    committed = sink.put(attempted, held, asked_at=commit.asked_at or work.now())
+        commit = commit.model_copy(update={"attempted": True})
+        work.save(work.transfer.with_(commit=commit))
+    committed = sink.put(commit, held, asked_at=commit.asked_at or work.now())
     if committed.outcome is CommitOutcome.NOT_STORED:
         why = committed.why
-        _give_up(work, sink, attempted, reason="put_refused" if why is None else why.reason)
+        _give_up(work, sink, commit, reason="put_refused" if why is None else why.reason)
         if why is not None and work.transfer.state is State.DELIVERING:
             raise why
         return
     if committed.outcome is CommitOutcome.EXISTS:
         final = sink.look(commit.path)
         if final is not None and not is_ours(work, sink, commit, final):
-            give_up(work, attempted, reason="destination_exists")
+            give_up(work, commit, reason="destination_exists")
             return
         # Ours, by a request that something on the way has repeated; or nothing, and such a one may be on its way.
         committed = _found(work, sink, commit, missing=_lost(commit))
-    _delivered(work, attempted, committed)
+    _delivered(work, commit, committed)
 
 
 def _give_up(work: Work, sink: Store, commit: Commit, *, reason: str) -> None:

@@ -99,7 +99,7 @@ class Work:
             token=commit.token,
             region_epoch=commit.region_epoch,
             # For the other region, where there is one.
-            row="" if self.engine.peer is None else self.transfer.with_(commit=commit).model_dump_json(exclude_defaults=True),
+            row="" if self.engine.peer is None else self.transfer.model_dump_json(exclude_defaults=True),
         )
 
     def enter(self, state: State, changed: Transfer) -> None:
