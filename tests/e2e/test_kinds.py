@@ -29,6 +29,16 @@ def test_files_of_every_size_arrive(shop: Shop, origin: str, to: str) -> None:
     deliver_all(shop, shop.place(origin), shop.place(to), MIXED | LANES)
 
 
+def test_small_files_of_a_receiver_that_keeps_them_arrive_in_one_request(shop: Shop) -> None:
+    """Into a store that refuses taken names; larger ones in parts, as ever. An object's etag says how it came."""
+    bucket = shop.bucket()
+    told = {"endpoint_url": shop.stack.aws.url, "refuses_taken": True}
+    target = Place(shop, "s3", shop.customer.add_s3(bucket, bucket, **told), bucket=bucket)
+    deliver_all(shop, shop.place("sftp"), target, MIXED, policy={"receiver_keeps": True})
+    etags = {one["Key"]: one["ETag"].strip('"') for one in shop.s3.list_objects_v2(Bucket=bucket)["Contents"]}
+    assert {key for key, etag in etags.items() if "-" in etag} == {"a part.bin", "parts.bin"}
+
+
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_either_pool_moves_files(shop: Shop, crew: Crew, pool: str) -> None:
     """Workers with processes move what workers with threads move."""
