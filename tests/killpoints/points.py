@@ -53,11 +53,12 @@ ELSEWHERE: Final[dict[type, frozenset[str]]] = {
     Ownership: frozenset({"owned", "abandon", "renounce", "remember", "known"}),
     Stores: frozenset({"permit", "probe"}),
     Store: frozenset({"list"}),
-    # It pins versions and holds what nobody disposes of; its parts come from elsewhere, and the copy is looked at, not verified.
+    # It pins versions and holds what nobody disposes of; its parts come from elsewhere, and the copy is looked at, not verified. Small
+    # copies, as all that are staged here, are read whole.
     Staging: frozenset(
         {
             *("list", "stale_uploads", "stale_objects", "move", "remove", "remove_version", "copy_version", "copy_part"),
-            *("verify", "consume", "token_exists", "read_back", "put"),
+            *("verify", "consume", "token_exists", "read_back", "put", "stat"),
         }
     ),
 }
