@@ -22,7 +22,7 @@ from deploy.local.sftp import PasswordSftpServer, Quirks, SftpServer
 from eft.adapters.buffers import Buffers
 from eft.adapters.sftp import fit, login, packets, pipe
 from eft.adapters.sftp.fit import Footing
-from eft.adapters.sftp.inflow import Inflow, Piece
+from eft.adapters.sftp.inflow import SMALL, Inflow, Piece
 from eft.adapters.sftp.packets import CHANNEL_DATA, Burst, GcmPacketizer
 from eft.domain.names import remote_path
 from eft.domain.parts import MIB
@@ -364,18 +364,21 @@ def test_a_window_that_stays_small_is_used_all_the_same() -> None:
 
 
 def test_an_inflow_gives_what_lies_together() -> None:
-    """A read waits for all of its bytes and gets those that lie together, without a copy."""
-    arena = memoryview(bytearray(b"abcdefgh"))
+    """A read waits for all of its bytes and gets those that lie together, without a copy: a small piece whole, a large one cut."""
+    held = bytes(range(256)) * (SMALL // 128)
+    arena = memoryview(bytearray(held))
     inflow = Inflow()
     inflow.feed(Piece(arena, 0, 3))
-    inflow.feed(Piece(arena, 3, 6))
+    inflow.feed(Piece(arena, 3, SMALL + 6))
     inflow.feed(b"other")
-    assert len(inflow) == 11
+    assert len(inflow) == SMALL + 11
     first = inflow.read(4, 0)
-    assert (bytes(first), first.obj is arena.obj) == (b"abcd", True)
-    assert bytes(inflow.read(7, 0)) == b"ef"
-    assert bytes(inflow.read(5, 0)) == b"other"
+    assert (bytes(first), first.obj is arena.obj) == (held[:4], True)
+    assert bytes(inflow.read(2, 0)) == held[4:6]
+    assert bytes(inflow.read(7, 0)) == held[6 : SMALL + 6]
+    assert bytes(inflow.read(3, 0)) == b"other"
     assert not inflow.read_ready()
+    assert len(inflow) == 0
 
 
 def test_an_inflow_that_ends_gives_what_it_has() -> None:

@@ -21,6 +21,10 @@ class Piece:
         self.end = end
 
 
+SMALL = 1 << 15
+"""Bytes of a piece that is not cut."""
+
+
 class Inflow:
     """What a channel received and nobody has taken yet; stands in for a channel's `in_buffer`. Unlike that it moves no bytes."""
 
@@ -46,7 +50,8 @@ class Inflow:
                 self._arrival.notify()
 
     def read(self, nbytes: int, timeout: float | None = None) -> memoryview:
-        """Waits for `nbytes`, or the end, and returns as many of them as lie together; none at the end.
+        """Waits for `nbytes`, or the end, and returns as many of them as lie together; none at the end. A small piece comes whole: what
+        is asked for next most often lies in it, too.
 
         Raises:
             PipeTimeout: they did not come in `timeout` seconds.
@@ -61,7 +66,9 @@ class Inflow:
             if not self._pieces:
                 return memoryview(b"")
             piece = self._pieces[0]
-            begin, end = piece.start, min(piece.end, piece.start + nbytes)
+            begin, end = piece.start, piece.end
+            if end - begin > max(nbytes, SMALL):
+                end = begin + nbytes
             if end == piece.end:
                 self._pieces.popleft()
             else:
