@@ -21,8 +21,8 @@ class Piece:
         self.end = end
 
 
-SMALL = 1 << 15
-"""Bytes of a piece that is not cut."""
+SMALL = 1 << 14
+"""Bytes of a piece that is not cut: less than a packet of a long reply, whose bytes are to be taken together."""
 
 
 class Inflow:
