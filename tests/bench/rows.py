@@ -112,6 +112,7 @@ FIRST: Final = Row(
     ONE,
     (ENGINE, TUNED, DEFAULT, AIRFLOW),
     to_sink,
+    runs=5,
     wanted=(
         Wanted(ENGINE, TUNED, 1.3, 2.0),
         Wanted(ENGINE, TUNED, 1 / 0.7, 2.0, "cpu"),
