@@ -316,12 +316,12 @@ class Wire:
         if not rest:
             rest = memoryview(self._pipe.receive(size, until=until))
         if len(rest) >= size:
-            self._rest = rest[size:]
+            # Whoever keeps a buffer of the pipe's, be it nothing of it, keeps it from being used again.
+            self._rest = rest[size:] if len(rest) > size else memoryview(b"")
             return rest[:size]
         whole = memoryview(bytearray(size))
         got = len(rest)
         whole[:got] = rest
-        # Whoever keeps a buffer of the pipe's keeps it from being used again.
         self._rest = rest = memoryview(b"")
         while got < size:
             received = memoryview(self._pipe.receive(size - got, until=until))
