@@ -14,7 +14,7 @@ import pytest
 from deploy.local.sftp import PasswordSftpServer, Quirks, SftpServer
 from eft.adapters.sftp.session import SAFE_SIZE, Session, habits_of
 from eft.adapters.sftp.store import SftpStore
-from eft.adapters.sftp.wire import Code, Kind, string, uint32
+from eft.adapters.sftp.wire import Code, Kind, Refused, string, uint32
 from eft.domain.names import remote_path
 from eft.errors import EftError, NotFound, Permanent, Transient
 from eft.ports import Bytes
@@ -479,3 +479,17 @@ def test_a_named_pipe_is_not_opened() -> None:
     with pytest.raises(Permanent) as error:
         store_on(Script(answers)).whole(PATH, limit=1_000)
     assert (error.value.reason, opened) == ("not_a_file", [])
+
+
+def test_a_source_that_was_gone_for_a_moment_is_moved_later(bench: SftpBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers dispose of it at once: one finds it away, and there again when it looks. That is no missing directory."""
+    bench.put(PATH, b"x")
+
+    def gone(*_: object) -> None:
+        raise Refused(Code.NO_SUCH_FILE, "")
+
+    with bench.open() as store:
+        monkeypatch.setattr(Session, "rename", gone)
+        with pytest.raises(Transient) as error:
+            store.move(PATH, remote_path("in/.token.part"))
+    assert error.value.reason == "rename_failed"

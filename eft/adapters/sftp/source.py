@@ -10,10 +10,10 @@ from eft.adapters.sftp.reading import Reading, Shorter
 from eft.adapters.sftp.rooted import MISSING, Rooted, fingerprint, kind_of
 from eft.adapters.sftp.session import READ, Entry
 from eft.adapters.sftp.whole import changed, read_whole
-from eft.adapters.sftp.wire import Attributes, Kind, Refused
+from eft.adapters.sftp.wire import Attributes, Code, Kind, Refused
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.names import RemotePath, directory_path, display, disposed_by, is_token, parent, remote_path
-from eft.errors import NotFound, Permanent
+from eft.errors import NotFound, Permanent, Transient
 from eft.ports import Bytes, MoveOutcome, Whole
 
 DEEPEST = 32
@@ -139,6 +139,9 @@ class SftpSource(Rooted):
                 return MoveOutcome.MISSING
             if self.standing(to) is not None:
                 return MoveOutcome.EXISTS
+            if refused.code == Code.NO_SUCH_FILE and self.is_directory(parent(to)):
+                # Another worker had taken it, and has put it back since.
+                raise Transient(f"'{path}' was gone for a moment", reason="rename_failed") from None
             raise self.error(refused, to, missing="directory_missing", failed="rename_failed") from None
         return MoveOutcome.DONE
 
