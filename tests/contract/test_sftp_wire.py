@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from socket import socket
@@ -14,12 +14,13 @@ from eft.adapters.sftp.pipe import PatientSocket
 from eft.adapters.sftp.reading import Shorter
 from eft.adapters.sftp.session import LARGEST_SIZE, SAFE_SIZE, habits_of
 from eft.adapters.sftp.store import SftpStore
-from eft.adapters.sftp.wire import Code, Kind, Refused, string, uint32, uint64
+from eft.adapters.sftp.wire import Code, Kind, Refused, Wire, string, uint32, uint64
 from eft.domain.fingerprint import RefusedName, RemoteFile
 from eft.domain.names import remote_path
 from eft.domain.parts import PartPlan
 from eft.domain.transfer import Upload
 from eft.errors import Permanent, Transient
+from eft.ports import Bytes
 from tests.contract.sftp_bench import listening
 from tests.contract.sftp_script import File, Script, attributes, names, packet, session_on, status, store_on
 
@@ -473,3 +474,19 @@ def test_only_known_servers_are_trusted_with_more() -> None:
     assert habits_of("SSH-2.0-mod_sftp").names_ahead > 1
     for other in ("SSH-2.0-AWS_SFTP_1.1", "SSH-2.0-SFTPGo_2.6", "SSH-2.0-NotOpenSSH", "rubbish", ""):
         assert (habits_of(other).lanes, habits_of(other).names_ahead) == (1, 1)
+
+
+def test_an_idle_wire_keeps_no_buffer() -> None:
+    """Once a reply is dropped the buffer that it came in may be used again: a view of nothing would keep it, too."""
+    buffer = bytearray(packet(Kind.STATUS, uint32(1) + uint32(Code.OK)))
+
+    class Once:
+        def send(self, pieces: Sequence[Bytes], *, until: float) -> None:
+            """Sends nothing."""
+
+        def receive(self, wanted: int, *, until: float) -> Bytes:
+            return memoryview(buffer)
+
+    wire = Wire(Once(), endpoint="ep1", patience=1)
+    wire.call(Kind.CLOSE).expect(Kind.STATUS)
+    buffer.append(0)

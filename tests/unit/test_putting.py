@@ -16,8 +16,9 @@ from eft.journey.messages import next_message
 from eft.journey.operate import cancel, redrive
 from eft.ports import Bytes, CommitOutcome, Committed
 from tests.crashes import Crash, CrashPoint, survive, watch
-from tests.fake_store import FakeServer, FakeStore
+from tests.fake_store import FakeStore
 from tests.unit.test_journey_sleepers import HOUR, crash, once_at
+from tests.unit.test_refused import bucket
 from tests.world import SMALL, TENANT, World
 
 OUT = "out/a.bin"
@@ -30,11 +31,6 @@ def world() -> World:
     world = World()
     world.server("sftp-a").put("in/a.bin", b"ours")
     return world
-
-
-def bucket(world: World) -> FakeServer:
-    """The destination."""
-    return world.server("s3-b")
 
 
 def submit(world: World, *, sidecar: bool = False) -> Transfer:
