@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import botocore.session
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, DeferredRefreshableCredentials
 from botocore.exceptions import NoCredentialsError
-from botocore.loaders import Loader, create_loader
+
+from eft.adapters.aws_models import new_session
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -175,12 +175,12 @@ class AwsSession:
     def _new_session(self) -> botocore.session.Session:
         if self.role is None:
             return self._source_session()
-        session = _bare_session(self.region)
+        session = new_session(self.region)
         session.get_component("credential_provider").providers.insert(0, _RoleCredentials(self._assume, self.role))
         return session
 
     def _source_session(self) -> botocore.session.Session:
-        session = _bare_session(self.region)
+        session = new_session(self.region)
         if self.keys is not None:
             session.set_credentials(self.keys.access_key_id, self.keys.secret_access_key, self.keys.session_token)
         return session
@@ -202,19 +202,6 @@ class AwsSession:
             "token": granted["SessionToken"],
             "expiry_time": granted["Expiration"].isoformat(),
         }
-
-
-def _bare_session(region: str) -> botocore.session.Session:
-    session = botocore.session.Session()
-    session.register_component("data_loader", _service_models())
-    session.set_config_variable("region", region)
-    return session
-
-
-@cache
-def _service_models() -> Loader:
-    """Returns the descriptions of AWS's services, parsed once per process: some 12 MiB, which every session would hold for itself."""
-    return create_loader()
 
 
 class _RoleCredentials(CredentialProvider):

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Final, NotRequired, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Final, NotRequired, TypedDict, TypeVar, cast
 
-import boto3
+import botocore.session
 from botocore import exceptions
 from botocore.config import Config
 
+from eft.adapters.aws_models import new_session
 from tasks.sqs.options import Options
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Calls:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._lock = Lock()
-        self._session: boto3.Session | None = None
+        self._session: botocore.session.Session | None = None
         self._clients: dict[float, SQSClient] = {}
 
     def receive(self, queue: str, limit: int) -> "list[MessageTypeDef]":
@@ -162,8 +163,8 @@ class Calls:
             client = self._clients.get(read_timeout)
             if client is None:
                 if self._session is None:
-                    self._session = boto3.Session(region_name=self._options.region)
-                client = self._clients[read_timeout] = self._session.client(
+                    self._session = new_session(self._options.region)
+                made = self._session.create_client(
                     "sqs",
                     endpoint_url=self._options.endpoint_url,
                     config=Config(
@@ -174,6 +175,7 @@ class Calls:
                         tcp_keepalive=True,
                     ),
                 )
+                client = self._clients[read_timeout] = cast("SQSClient", made)
             return client
 
     def _renew_credentials(self, used: "SQSClient | None") -> None:

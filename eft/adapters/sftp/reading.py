@@ -31,8 +31,8 @@ class Reading:
         """The byte that is asked for next."""
         self._asked: deque[tuple[int, int, int]] = deque()
         """Requests under way, in the file's order: id, offset, length."""
-        self._left = memoryview(b"")
-        """Bytes at hand from `at` on: what came beyond the end of a range."""
+        self._left: deque[memoryview] = deque()
+        """Bytes at hand from `at` on: what came beyond the end of a range, and what the last reply held beside its first piece."""
 
     @property
     def ahead(self) -> bool:
@@ -47,9 +47,12 @@ class Reading:
             Refused: the server refuses to read.
         """
         while self.at < end:
-            held, self._left = self._left or self._arrived(ahead_to), memoryview(b"")
+            if not self._left:
+                self._left.extend(self._arrived(ahead_to))
+            held = self._left.popleft()
             fits = min(len(held), end - self.at)
-            self._left = held[fits:]
+            if fits < len(held):
+                self._left.appendleft(held[fits:])
             self.at += fits
             yield held[:fits]
 
@@ -58,7 +61,7 @@ class Reading:
         for ident, _, _ in self._asked:
             self._session.wire.forget(ident)
         self._asked.clear()
-        self._left = memoryview(b"")
+        self._left.clear()
         self._next = self.at
 
     def leave(self) -> None:
@@ -66,7 +69,7 @@ class Reading:
         self.forget()
         self._session.drop(self.handle)
 
-    def _arrived(self, ahead_to: int) -> memoryview:
+    def _arrived(self, ahead_to: int) -> list[memoryview]:
         session = self._session
         if len(self._asked) <= max(0, session.reads_ahead - REFILL):
             while self._next < ahead_to and len(self._asked) < session.reads_ahead:
@@ -75,28 +78,30 @@ class Reading:
                 self._next += length
         ident, offset, length = self._asked.popleft()
         held = data_of(session, session.wire.take(ident), length)
-        if len(held) < length:
-            self._asked.appendleft(self._ask(offset + len(held), length - len(held)))
-            session.reads_at_most(len(held))
+        came = sum(len(piece) for piece in held)
+        if came < length:
+            self._asked.appendleft(self._ask(offset + came, length - came))
+            session.reads_at_most(came)
         return held
 
     def _ask(self, offset: int, length: int) -> tuple[int, int, int]:
         return self._session.ask_read(self.handle, offset, length), offset, length
 
 
-def data_of(session: Session, reply: Reply, length: int) -> memoryview:
-    """Returns what a READ of so many bytes is answered with: as many, or fewer.
+def data_of(session: Session, reply: Reply, length: int) -> list[memoryview]:
+    """Returns what a READ of so many bytes is answered with, as many or fewer, in the pieces that they lie in.
 
     Raises:
         Shorter: the file ends before.
         Refused: the server refuses to read.
     """
     try:
-        held = reply.expect(Kind.DATA).string()
+        held = reply.expect(Kind.DATA).pieces()
     except Refused as refused:
         if refused.code == Code.EOF:
             raise Shorter from None
         raise
-    if not 0 < len(held) <= length:
-        raise session.wire.broke(f"{len(held)} bytes instead of {length}", reason="protocol_error")
+    came = sum(len(piece) for piece in held)
+    if not 0 < came <= length:
+        raise session.wire.broke(f"{came} bytes instead of {length}", reason="protocol_error")
     return held

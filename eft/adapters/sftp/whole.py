@@ -78,7 +78,7 @@ def _at_once(source: SftpSource, file: RemoteFile, handle: bytes) -> list[Bytes]
     session.drop(handle)
     looking = session.ask_lstat(source.at(file.path))
     try:
-        chunks: list[Bytes] = [data_of(session, wire.take(ident), length) for ident, length in zip(asked, lengths, strict=True)]
+        read = [data_of(session, wire.take(ident), length) for ident, length in zip(asked, lengths, strict=True)]
         _check_unchanged(file, _seen(source, file.path, looking))
     except Shorter:
         raise changed(file, "it ended early") from None
@@ -87,10 +87,10 @@ def _at_once(source: SftpSource, file: RemoteFile, handle: bytes) -> list[Bytes]
     finally:
         for ident in (*asked, looking):
             wire.forget(ident)
-    short = [len(chunk) for chunk, length in zip(chunks, lengths, strict=True) if len(chunk) < length]
-    if not short:
-        return chunks
-    session.reads_at_most(min(short))
+    came = [sum(len(piece) for piece in pieces) for pieces in read]
+    if came == lengths:
+        return [piece for pieces in read for piece in pieces]
+    session.reads_at_most(min(size for size, length in zip(came, lengths, strict=True) if size < length))
     return None
 
 

@@ -107,20 +107,21 @@ class Attributes:
 
 
 class Reply:
-    """One reply and a place in it, from which its fields are read one after the other."""
+    """One reply and a place in it, from which its fields are read one after the other. It lies in one piece, or in two."""
 
-    __slots__ = ("_at", "_wire", "body", "kind")
+    __slots__ = ("_at", "_body", "_tail", "_wire", "kind")
 
-    def __init__(self, wire: Wire, kind: int, body: memoryview) -> None:
+    def __init__(self, wire: Wire, packet: memoryview, tail: memoryview) -> None:
         self._wire = wire
-        self.kind = kind
-        self.body = body
-        self._at = 0
+        self.kind: int = packet[0]
+        self._body = packet
+        self._tail = tail
+        self._at = 1
 
     @property
     def more(self) -> bool:
         """Whether fields are left."""
-        return self._at < len(self.body)
+        return self._at < len(self._body) + len(self._tail)
 
     def uint32(self) -> int:
         """Reads a number."""
@@ -131,21 +132,36 @@ class Reply:
         return int.from_bytes(self.raw(8), "big")
 
     def string(self) -> memoryview:
-        """Reads a string of bytes, without copying it."""
+        """Reads a string of bytes."""
         return self.raw(self.uint32())
 
+    def pieces(self) -> list[memoryview]:
+        """Reads a string of bytes as it lies, in one piece or two."""
+        end = self.uint32() + self._at
+        if not self._at < len(self._body) < end:
+            return [self.raw(end - self._at)]
+        head, beyond = self._body[self._at :], end - len(self._body)
+        self._see_that_it_holds(end)
+        self._at = end
+        return [head, self._tail[:beyond]]
+
     def raw(self, size: int) -> memoryview:
-        """Reads bytes, without copying them.
+        """Reads bytes, without copying them unless they lie in two pieces.
 
         Raises:
             Transient: `protocol_error` when the reply is too short.
         """
         end = self._at + size
-        if end > len(self.body):
-            raise self._wire.broke("a reply ends too early", reason="protocol_error")
-        field = self.body[self._at : end]
+        if end > len(self._body):
+            self._see_that_it_holds(end)
+            self._body, self._tail = memoryview(b"".join((self._body, self._tail))), memoryview(b"")
+        field = self._body[self._at : end]
         self._at = end
         return field
+
+    def _see_that_it_holds(self, end: int) -> None:
+        if end > len(self._body) + len(self._tail):
+            raise self._wire.broke("a reply ends too early", reason="protocol_error")
 
     def attributes(self) -> Attributes:
         """Reads file attributes."""
@@ -301,32 +317,44 @@ class Wire:
             size = int.from_bytes(self._exactly(4, until=until), "big")
             if not 5 <= size <= LARGEST_PACKET:  # noqa: PLR2004 - type and id
                 raise self.broke("the other side does not speak SFTP", reason="protocol_error")
-            packet = self._exactly(size, until=until)
+            return Reply(self, *self._together(size, until=until))
         except TimeoutError:
             raise self._stalled(patience) from None
         except ConnectionError:
             raise self.broke("it was cut", reason="connection_lost") from None
-        return Reply(self, packet[0], packet[1:])
 
     def _stalled(self, patience: float) -> Transient:
         return self.broke(f"no progress for {patience:g} seconds", reason="stalled")
 
     def _exactly(self, size: int, *, until: float) -> memoryview:
-        rest = self._rest
-        if not rest:
-            rest = memoryview(self._pipe.receive(size, until=until))
-        if len(rest) >= size:
-            # Whoever keeps a buffer of the pipe's, be it nothing of it, keeps it from being used again.
-            self._rest = rest[size:] if len(rest) > size else memoryview(b"")
-            return rest[:size]
-        whole = memoryview(bytearray(size))
-        got = len(rest)
-        whole[:got] = rest
-        self._rest = rest = memoryview(b"")
+        head, tail = self._together(size, until=until)
+        return memoryview(b"".join((head, tail))) if tail else head
+
+    def _together(self, size: int, *, until: float) -> tuple[memoryview, memoryview]:
+        """Returns so many bytes in the two pieces that they came in, the second one empty most often; in more they are put together."""
+        head = self._take_rest(size) or self._received(size, until=until)
+        if len(head) == size:
+            return head, memoryview(b"")
+        tail = self._received(size - len(head), until=until)
+        if len(head) + len(tail) == size:
+            return head, tail
+        whole, got = memoryview(bytearray(size)), 0
+        for piece in (head, tail):
+            whole[got : got + len(piece)] = piece
+            got += len(piece)
         while got < size:
-            received = memoryview(self._pipe.receive(size - got, until=until))
-            fits = min(len(received), size - got)
-            whole[got : got + fits] = received[:fits]
-            got += fits
-            self._rest = received[fits:]
-        return whole
+            piece = self._received(size - got, until=until)
+            whole[got : got + len(piece)] = piece
+            got += len(piece)
+        return whole, memoryview(b"")
+
+    def _received(self, most: int, *, until: float) -> memoryview:
+        self._rest = memoryview(self._pipe.receive(most, until=until))
+        return self._take_rest(most)
+
+    def _take_rest(self, most: int) -> memoryview:
+        """Returns what has come and was not taken, no more than so many bytes."""
+        rest = self._rest
+        # Whoever keeps a buffer of the pipe's, be it nothing of it, keeps it from being used again.
+        self._rest = rest[most:] if len(rest) > most else memoryview(b"")
+        return rest[:most]
