@@ -110,6 +110,7 @@ class FakeStore:
         self.server = server
         self.endpoint = endpoint
         self.pins_versions = server.kind == "s3"
+        self.holds_parts = server.kind != "sftp"
         self.rename_mode: Literal["posix", "plain"] | None = server.rename if server.kind == "sftp" else None
         self.refuses_taken = server.refuses_taken and server.kind == "s3"
         self.puts = self.refuses_taken

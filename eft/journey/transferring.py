@@ -79,7 +79,7 @@ def expected_sha256(work: Work, source: Source) -> str | None:
 
 def new_upload(engine: Engine, transfer: Transfer, sink: Sink, *, size: int, token: str, path: RemotePath) -> Upload:
     """Returns the next attempt: one lane for small files, for sinks that want writes in order, and where SHA-256 is demanded."""
-    plan = plan_parts(size, part_size=engine.tuning.part_size)
+    plan = plan_parts(size, part_size=engine.tuning.part_size, held=sink.holds_parts)
     alone = demands_sha(transfer) or plan.count < engine.tuning.lane_threshold
     width = 1 if alone else min(engine.tuning.lane_width, sink.lanes)
     return Upload(attempt=transfer.attempt + 1, token=token, path=path, plan=plan, lanes=width)

@@ -122,6 +122,8 @@ class Sink(Protocol):
 
     rename_mode: Literal["posix", "plain"] | None
     """How a commit renames; None for stores that do not rename."""
+    holds_parts: bool
+    """Whether a part stays in memory until all of it is read. Where it does not, parts may be larger."""
     lanes: int
     """Workers that may write one upload at a time: 1 where writes must be sequential."""
 

@@ -30,6 +30,7 @@ class SimStore:
     def __init__(self, kernel: Kernel, server: Server, site: StoreSite, endpoint: str | None) -> None:
         self._kernel, self.server, self._site, self._endpoint = kernel, server, site, endpoint
         self.pins_versions = server.kind == "s3"
+        self.holds_parts = server.kind != "sftp"
         self.rename_mode: Literal["posix", "plain"] | None = server.rename if server.kind == "sftp" else None
         self.refuses_taken = server.kind == "s3"
         self.puts = self.refuses_taken

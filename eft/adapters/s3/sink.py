@@ -42,6 +42,7 @@ class S3Sink(S3Bucket):
     """`ports.Sink` on a bucket."""
 
     rename_mode: Literal["posix", "plain"] | None = None
+    holds_parts: bool = True
     lanes: int = LANES
 
     @property

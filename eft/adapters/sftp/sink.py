@@ -93,6 +93,7 @@ class SftpSink(Rooted):
     rename_mode: Literal["posix", "plain"] | None
     refuses_taken: bool = False
     puts: bool = False
+    holds_parts: bool = False
     lanes: int
 
     def __init__(self, endpoint: SftpEndpoint, session: Session) -> None:
