@@ -107,7 +107,8 @@ class _Lanes:
             yield chunk
 
     def release(self) -> None:
-        for lane in self._taken:
+        """Gives back what others may go on with."""
+        for lane in [lane for lane in self._taken if any(n not in self._done for n in lane)]:
             self.engine.limits.release(self._key(lane), holder=self.slice.worker)
 
     def _take(self, lane: range) -> bool:
