@@ -59,6 +59,8 @@ class _Lanes:
     """What is to be copied in it."""
     recording: Recording = field(init=False)
     _taken: list[range] = field(default_factory=list)
+    _seen: list[range] = field(default_factory=list)
+    """Those taken, and those that another worker has: it ends them, or sends them on, or the sweep does."""
     _due_at: datetime | None = field(init=False)
     _done: dict[int, PartDone] = field(default_factory=dict)
     """What was done when last looked at."""
@@ -74,7 +76,10 @@ class _Lanes:
         every = self.upload.lane_ranges()
         here = next(n for n, lane in enumerate(every) if self.begin in lane)
         for lane in [*every[here:], *every[:here]]:
-            if lane not in self._taken and any(n not in self._done for n in lane) and self._take(lane):
+            if lane in self._seen or all(n in self._done for n in lane):
+                continue
+            self._seen.append(lane)
+            if self._take(lane):
                 self._taken.append(lane)
                 # Looked at once nobody else can be in it.
                 if self.all_done():

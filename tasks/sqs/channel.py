@@ -64,6 +64,7 @@ class Channel(virtual.Channel):
         self._pollers: dict[str, Poller] = {}
         self._stopped: list[Poller] = []
         self._on_the_way: dict[str, str] = {}
+        self._watched: tuple[Hub, int, int] | None = None
         self._window = Window(self)
         self._window.on_ack = self._leases.delete
         self._window.on_reject = self._rejected
@@ -85,6 +86,7 @@ class Channel(virtual.Channel):
         super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
         hub = get_event_loop()
         if hub is not None and queue not in self._pollers:
+            self._have_watched(hub)
             poller = self._pollers[queue] = Poller(
                 queue,
                 partial(self._hand_over, hub),
@@ -118,6 +120,20 @@ class Channel(virtual.Channel):
             poller.join(max(0.0, until - time.monotonic()))
         super().close()
         self._leases.close(until)
+        if self._watched is not None:
+            hub, reading, writing = self._watched
+            hub.remove_reader(reading)
+            os.close(reading)
+            os.close(writing)
+            self._watched = None
+
+    def _have_watched(self, hub: Hub) -> None:
+        """Gives the worker's loop a file to watch, in which nothing ever happens: one that watches none sleeps for a tenth of a second at
+        a time, whoever calls it meanwhile.
+        """
+        if self._watched is None:
+            self._watched = (hub, *os.pipe())
+            hub.add_reader(self._watched[1], lambda: None)
 
     def _hand_over(self, hub: Hub, queue: str, message: dict[str, Any]) -> None:
         """Brings a message from its poll's thread into the worker's loop."""

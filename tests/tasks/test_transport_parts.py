@@ -359,11 +359,13 @@ def test_a_consumer_in_a_loop_receives_settles_and_gives_back(make_queues: MakeQ
                 hub.run_once()
                 return until()
 
+            assert hub.readers, "a loop that watches nothing is not woken by who calls it"
             eventually(lambda: turn(lambda: queues.empty(name) and queues.dead(name) == 1))
             assert sorted(taken) == ["again", "again", "gone", "never", "never"]
             here.send("work", "untaken")
             eventually(lambda: queues.count(name) == (0, 1))
     eventually(lambda: queues.count(name) == (1, 0))
+    assert not hub.readers
     hub.close()
 
 

@@ -120,7 +120,7 @@ def test_a_loop_is_woken_from_another_thread() -> None:
 
 
 class _Pipe:
-    """Something to wait for, as a worker always has."""
+    """Something to wait for, as a worker has by its channel."""
 
     def __init__(self) -> None:
         self._ends = os.pipe()
