@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
+from threading import Thread
 from typing import Any, Final, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
@@ -301,8 +302,14 @@ class S3Sink(S3Bucket):
         if self._judgement is None:
             with self.translated():
                 probe = self._begin(PROBE_NAME, metadata={})
-                self.s3.abort_multipart_upload(Bucket=self.bucket, Key=self.key(PROBE_NAME), UploadId=probe)
+            # Some stores take seconds over it, and nobody has to wait for that.
+            Thread(target=self._abort_probe, args=(probe,), name="s3-probe", daemon=True).start()
         return bool(self._judgement)
+
+    def _abort_probe(self, upload: str) -> None:
+        # One that stays holds nothing, and goes as others do that nobody completes.
+        with suppress(ClientError, BotoCoreError):
+            self.s3.abort_multipart_upload(Bucket=self.bucket, Key=self.key(PROBE_NAME), UploadId=upload)
 
     @property
     def _judgement(self) -> bool | None:
