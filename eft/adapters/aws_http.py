@@ -1,4 +1,4 @@
-"""HTTP/1.1 over kept connections for the short way to AWS (aws_direct.py): the standard library's, without what others put around it."""
+"""HTTP/1.1 over kept connections for the short way to AWS (aws_direct.py)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import socket
 import threading
 import time
 from collections import OrderedDict, deque
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from botocore.awsrequest import AWSPreparedRequest, HeadersDict
 from botocore.httpsession import create_urllib3_context
 
-from eft.adapters.aws_signature import parted
+from eft.adapters.aws_connection import Connection, Reply
+from eft.adapters.aws_signature import PORTS, host, parted
 from eft.ports import Bytes
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
 
 SOCKET: Final = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
 """Options of every connection."""
@@ -101,18 +100,15 @@ class Connections:
         connection = _standing(kept, rested=FRESH if request.once else None)
         try:
             connection = connection or self._made(origin)
-            connection.request(request.method, f"{path}?{query}" if query else path, body=request.body or None, headers=request.told)
-            reply = connection.getresponse()
+            target = f"{path}?{query}" if query else path
+            reply = connection.ask(request.method, target, headers=request.told, body=request.body)
             body = Body(connection, reply, kept)
             content = b"" if request.streamed else body.read()
-        except BaseException as error:
+        except BaseException:
             if connection is not None:
                 connection.close()
-            if isinstance(error, HTTPException | ValueError):
-                raise ConnectionError("this is not HTTP") from error
             raise
-        headers = {name.lower(): value for name, value in reply.getheaders()}
-        return Answer(reply.status, headers, content, body)
+        return Answer(reply.status, reply.headers, content, body)
 
     def _kept_to(self, origin: str) -> _Kept:
         """Returns the connections to an origin; those of the origins that were asked least recently are dropped."""
@@ -123,24 +119,18 @@ class Connections:
                 self._kept.popitem(last=False)
             return kept
 
-    def _made(self, origin: str) -> HTTPConnection:
+    def _made(self, origin: str) -> Connection:
         try:
             return self._connected(origin)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise NotSent(str(error)) from error
 
-    def _connected(self, origin: str) -> HTTPConnection:
+    def _connected(self, origin: str) -> Connection:
         parts = urlsplit(origin)
         name = parts.hostname or ""
-        if parts.scheme == "https":
-            connection: HTTPConnection = _Secure(name, parts.port, timeout=self._connect, context=self._tls)
-        else:
-            connection = _Plain(name, parts.port, timeout=self._connect)
-        # What is kept is used on, or dropped: never opened anew by itself.
-        connection.auto_open = 0
-        connection.connect()
-        for option in SOCKET:
-            connection.sock.setsockopt(*option)
+        connection = Connection(host=host(origin))
+        tls = self._tls if parts.scheme == "https" else None
+        connection.connect(name, parts.port or PORTS[parts.scheme], seconds=self._connect, options=SOCKET, tls=tls)
         connection.sock.settimeout(self._read)
         return connection
 
@@ -156,9 +146,9 @@ class Connections:
 class Body:
     """An answer's body on its connection, which serves again once the body is read to its end."""
 
-    def __init__(self, connection: HTTPConnection, reply: HTTPResponse, kept: _Kept) -> None:
+    def __init__(self, connection: Connection, reply: Reply, kept: _Kept) -> None:
         """Takes where the connection is kept then."""
-        self._connection: HTTPConnection | None = connection
+        self._connection: Connection | None = connection
         self._reply = reply
         self._kept = kept
         self._end_if_read()
@@ -167,10 +157,9 @@ class Body:
         """Returns so many bytes, or all, and fewer at the end.
 
         Raises:
-            ConnectionError: all were asked for, and are not there; or what comes is malformed.
+            ConnectionError: the body ends early, or is malformed.
         """
-        with _named():
-            found = self._reply.read(size)
+        found = self._reply.read(size)
         self._end_if_read()
         return found
 
@@ -178,55 +167,33 @@ class Body:
         """Reads into a buffer and returns how many bytes; fewer than it takes at the end.
 
         Raises:
-            ConnectionError: what comes is malformed.
+            ConnectionError: the body ends early, or is malformed.
         """
-        with _named():
-            found = self._reply.readinto(view)
+        found = self._reply.readinto(view)
         self._end_if_read()
         return found
 
     def close(self) -> None:
         """Drops the connection, unless the body was read to its end."""
         if self._connection is not None:
-            self._reply.close()
             self._connection.close()
             self._connection = None
 
     def _end_if_read(self) -> None:
-        if self._connection is None or not self._reply.isclosed():
+        if self._connection is None or not self._reply.ended:
             return
-        if self._reply.will_close or self._reply.length:
-            self._connection.close()
-        else:
+        if self._reply.kept:
             self._kept.append((self._connection, time.monotonic()))
+        else:
+            self._connection.close()
         self._connection = None
 
 
-class _Plain(HTTPConnection):
-    def __del__(self) -> None:
-        """Whoever drops a connection closes it."""
-        self.close()
-
-
-class _Secure(HTTPSConnection):
-    def __del__(self) -> None:
-        """Whoever drops a connection closes it."""
-        self.close()
-
-
-_Kept = deque[tuple[HTTPConnection, float]]
+_Kept = deque[tuple[Connection, float]]
 """Connections, and since when they rest."""
 
 
-@contextmanager
-def _named() -> Iterator[None]:
-    try:
-        yield
-    except HTTPException as error:
-        raise ConnectionError("this is not HTTP") from error
-
-
-def _standing(kept: _Kept, *, rested: float | None) -> HTTPConnection | None:
+def _standing(kept: _Kept, *, rested: float | None) -> Connection | None:
     """Takes a connection on which nothing is asked, which the other side has neither closed nor sends on, and not for too many seconds."""
     with suppress(IndexError):
         while True:

@@ -137,7 +137,7 @@ def test_a_body_of_several_buffers_is_sent_from_them() -> None:
     [
         (PLAIN, b"ok"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n1\r\nd\r\n0\r\nX: y\r\n\r\n", b"abcd"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nContent-Length: 9\r\n\r\n0\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n", b""),
         (b"HTTP/1.1 100 Continue\r\n\r\n" + PLAIN, b"ok"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
         (b"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", b""),
@@ -151,12 +151,46 @@ def test_a_connection_serves_again(told: bytes, content: bytes) -> None:
         assert server.connections == 1
 
 
+def test_an_answer_to_head_has_no_body() -> None:
+    """It names the size of one; the connection serves again."""
+    connections = _connections()
+    with Server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", PLAIN) as server:
+        answer = _send(connections, server, method="HEAD")
+        assert (answer.content, answer.headers["content-length"]) == (b"", "2")
+        assert _send(connections, server).content == b"ok"
+        assert server.connections == 1
+
+
+def test_a_streamed_body_comes_in_pieces_of_any_size() -> None:
+    """What came with the head, and what comes behind it; chunked or of a known length."""
+    whole = bytes(range(256)) * 1000
+    chunked = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (whole[:10], whole[10:100_000], whole[100_000:]))
+    for told in (
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(whole), whole),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n" % chunked,
+    ):
+        connections = _connections()
+        with Server(told, PLAIN) as server:
+            body, buffer = _send(connections, server, streamed=True).raw, bytearray(70_000)
+            came = body.read(7)
+            while filled := body.readinto(memoryview(buffer)):
+                assert filled == min(len(buffer), len(whole) - len(came))
+                came += buffer[:filled]
+            assert came == whole
+            assert body.read(1) == b""
+            assert _send(connections, server).content == b"ok"
+            assert server.connections == 1
+
+
 @pytest.mark.parametrize(
     ("method", "told", "content"),
     [
         ("GET", b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 2\r\n\r\nok", b"ok"),
         ("GET", b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok"),
         ("GET", b"HTTP/1.1 200 OK\r\n\r\nall until the end", b"all until the end"),
+        ("GET", PLAIN + b"?", b"ok"),
+        ("GET", PLAIN + PLAIN, b"ok"),
+        ("HEAD", PLAIN, b""),
     ],
 )
 def test_a_connection_that_is_not_clean_serves_once(method: str, told: bytes, content: bytes) -> None:
@@ -188,6 +222,8 @@ def test_a_connection_that_was_closed_meanwhile_is_not_used() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
         b"HTTP/1.1 ok\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n0\r\n\r\n",
         b"HTTP/2 200 OK\r\nContent-Length: 0\r\n\r\n",
         b"SSH-2.0-OpenSSH\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 400_000,
@@ -267,12 +303,9 @@ def test_connections_to_few_hosts_are_kept() -> None:
 
 def test_a_streamed_body_that_is_malformed_is_an_error_of_the_connection() -> None:
     """Whoever reads it need not know of this module's library."""
-    told = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"
-    with Server(told) as server:
-        body = _send(_connections(), server, streamed=True).raw
-        with pytest.raises(ConnectionError):
-            body.readinto(memoryview(bytearray(9)))
-        body.close()
+    told = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"
+    with Server(told) as server, pytest.raises(ConnectionError):
+        _send(_connections(), server, streamed=True).raw.readinto(memoryview(bytearray(9)))
 
 
 def test_a_host_that_is_none_is_no_answer() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +12,7 @@ from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 
 from eft.adapters.aws import AwsSession
+from eft.adapters.aws_connection import Connection
 from eft.adapters.aws_http import Connections
 from eft.adapters.s3.direct import NO_BYTES, S3Direct
 from eft.domain.names import remote_path
@@ -143,7 +143,7 @@ def test_an_empty_object_costs_no_connection(aws: Aws, monkeypatch: pytest.Monke
     connected = Connections._connected
     made: list[str] = []
 
-    def connect(self: Connections, origin: str) -> HTTPConnection:
+    def connect(self: Connections, origin: str) -> Connection:
         made.append(origin)
         return connected(self, origin)
 
