@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
@@ -14,6 +15,7 @@ from moto import mock_aws
 
 from eft.adapters.aws import AwsSession, Role, StaticKeys
 from eft.adapters.aws_errors import translated
+from eft.adapters.aws_models import new_session
 from eft.errors import Permanent, Transient
 from tests.contract.buckets import MOTO_KEYS, REGION, emulator_session, serving
 from tests.servers import Aws
@@ -57,6 +59,38 @@ def test_threads_share_one_client(moto: None) -> None:
         thread.join()
     assert len(clients) == 16
     assert len({id(client) for client in clients}) == 1
+
+
+def test_descriptions_of_services_are_held_once() -> None:
+    """However many sessions begin at once; as plain dicts, without the texts for people. Each would hold some 10 MB for itself."""
+    start = threading.Barrier(8)
+    held: list[object] = []
+
+    def begin() -> None:
+        loader = new_session(REGION).get_component("data_loader")
+        start.wait()
+        held.append(loader.load_service_model("sns", "service-2"))
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(held) == 8
+    assert len({id(model) for model in held}) == 1
+    texts = list(_texts(held[0]))
+    assert len(texts) > 100
+    assert set(texts) == {""}
+
+
+def _texts(held: Any) -> Iterator[str]:
+    """Yields the texts for people in a description, which holds plain dicts."""
+    if isinstance(held, dict):
+        assert type(held) is dict
+        if isinstance(held.get("documentation"), str):
+            yield held["documentation"]
+    for each in held.values() if isinstance(held, dict) else held if isinstance(held, list) else ():
+        yield from _texts(each)
 
 
 def test_a_forked_process_builds_its_own(moto: None) -> None:

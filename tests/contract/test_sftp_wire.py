@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import pairwise
 from socket import socket
 from threading import Event
 
@@ -128,6 +129,53 @@ def test_replies_arrive_in_pieces() -> None:
     store = store_on(Script(File(content), piece=7))
     file = store.stat(remote_path("a"))
     assert b"".join(bytes(c) for c in store.read(file, start=0, size=len(content))) == content
+
+
+class Cut:
+    """A pipe that hands out the bytes of one reply in pieces cut where a test says, and then no more."""
+
+    def __init__(self, reply: bytes, *at: int) -> None:
+        ends = [0, *at, len(reply)]
+        self.pieces = [memoryview(bytearray(reply[a:b])) for a, b in pairwise(ends)]
+        self._left = list(self.pieces)
+
+    def send(self, pieces: Sequence[Bytes], *, until: float) -> None:
+        """Sends nothing."""
+
+    def receive(self, wanted: int, *, until: float) -> Bytes:
+        if not self._left:
+            raise TimeoutError
+        return self._left.pop(0)
+
+
+@pytest.mark.parametrize("cut", [(), (5,), (9,), (13,), (14,), (500,), (1012,), (4, 500), (500, 700), (4, 8, 13, 14)])
+def test_a_reply_in_two_buffers_is_read_where_it_lies(cut: tuple[int, ...]) -> None:
+    """The bytes of a READ come as views into what the pipe gave, wherever one buffer ends; only what came in more than two is copied."""
+    content = bytes(range(250)) * 4
+    pipe = Cut(packet(Kind.DATA, uint32(1) + string(content)), *cut)
+    pieces = Wire(pipe, endpoint="ep1", patience=1).call(Kind.READ).expect(Kind.DATA).pieces()
+    assert b"".join(pieces) == content
+    if cut == (500,):
+        assert [piece.obj for piece in pieces] == [piece.obj for piece in pipe.pieces]
+
+
+@pytest.mark.parametrize("cut", [5, 9, 11, 17, 20])
+def test_fields_that_lie_in_two_buffers_are_read(cut: int) -> None:
+    """Names and numbers are whole, wherever a buffer ends."""
+    pipe = Cut(packet(Kind.NAME, uint32(1) + uint32(7) + string(b"name") + string(b"more")), cut)
+    reply = Wire(pipe, endpoint="ep1", patience=1).call(Kind.READDIR).expect(Kind.NAME)
+    assert (reply.uint32(), bytes(reply.string()), b"".join(reply.pieces()), reply.more) == (7, b"name", b"more", False)
+
+
+@pytest.mark.parametrize("cut", [(), (20,)])
+def test_a_string_that_is_longer_than_its_reply_breaks_the_wire(cut: tuple[int, ...]) -> None:
+    """In one buffer or two."""
+    pipe = Cut(packet(Kind.DATA, uint32(1) + uint32(100) + bytes(50)), *cut)
+    wire = Wire(pipe, endpoint="ep1", patience=1)
+    with pytest.raises(Transient) as error:
+        wire.call(Kind.READ).expect(Kind.DATA).pieces()
+    assert error.value.reason == "protocol_error"
+    assert wire.broken
 
 
 # -- reading -------------------------------------------------------------------------------------------------------------
