@@ -108,8 +108,8 @@ class Customer:
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
-    def wait(self, transfer: str, *, until: Callable[[JsonObject], bool], limit: timedelta) -> JsonObject:
-        """Returns a transfer once it is as wanted; raises `TooLate` with its timeline."""
+    def wait(self, transfer: str, *, until: Callable[[JsonObject], bool], limit: timedelta, every: float = LOOK_EVERY) -> JsonObject:
+        """Returns a transfer once it is as wanted, looking every so many seconds; raises `TooLate` with its timeline."""
         ends = time.monotonic() + limit.total_seconds()
         while True:
             seen = self.transfer(transfer)
@@ -117,11 +117,11 @@ class Customer:
                 return seen
             if time.monotonic() > ends:
                 raise TooLate(f"after {limit.total_seconds():g} s: {told(seen)}")
-            time.sleep(LOOK_EVERY)
+            time.sleep(every)
 
-    def rested(self, transfer: str, *, limit: timedelta) -> JsonObject:
+    def rested(self, transfer: str, *, limit: timedelta, every: float = LOOK_EVERY) -> JsonObject:
         """Returns a transfer once nothing happens to it any more by itself."""
-        return self.wait(transfer, until=lambda seen: seen["state"] in RESTING, limit=limit)
+        return self.wait(transfer, until=lambda seen: seen["state"] in RESTING, limit=limit, every=every)
 
     def flow_rested(self, flow: str, *, count: int, limit: timedelta) -> list[JsonObject]:
         """Returns a flow's transfers once there are `count` and all rest."""

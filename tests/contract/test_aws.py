@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest
@@ -83,7 +82,7 @@ def test_descriptions_of_services_are_held_once() -> None:
     assert set(texts) == {""}
 
 
-def _texts(held: Any) -> Iterator[str]:
+def _texts(held: object) -> Iterator[str]:
     """Yields the texts for people in a description, which holds plain dicts."""
     if isinstance(held, dict):
         assert type(held) is dict
