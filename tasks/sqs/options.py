@@ -22,7 +22,7 @@ class Options:
 
     one_by_one: tuple[str, ...] = ()
     """Queues that are asked for one message at a time: what is sent together spreads over the workers, and does not go to whoever asks
-    first."""
+    first. Who has some in hand leaves the next one to others for a moment."""
 
     region: str | None = None
     endpoint_url: str | None = None

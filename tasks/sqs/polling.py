@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PATIENCE: Final = 0.25
+GIVES_WAY: Final = 0.05
+"""Seconds for each message in hand for which a worker leaves the next one of those that are taken one by one to others."""
 SHORTEST_EMPTY_POLL: Final = 1.0
 """An empty answer that comes sooner is waited out: a server that answers rubbish at once makes no busy loop."""
 
@@ -47,6 +49,7 @@ class Poller(Thread):
         self._leases = leases
         self._polls = polls
         self._stopped = Event()
+        self._one_by_one = queue in options.one_by_one
 
     def stop(self) -> None:
         """Ends the polling; what the poll under way still brings is given back."""
@@ -56,7 +59,7 @@ class Poller(Thread):
     def run(self) -> None:
         """Polls."""
         self._polls.watch(self.queue)
-        most = 1 if self.queue in self._options.one_by_one else BATCH
+        most = 1 if self._one_by_one else BATCH
         while not self._leaving:
             granted = self._window.reserve(PATIENCE, most=most)
             if not granted:
@@ -84,7 +87,9 @@ class Poller(Thread):
         finally:
             self._window.release(granted)
         self._polls.heard(self.queue)
-        return 0.0 if messages else max(0.0, SHORTEST_EMPTY_POLL - (time.monotonic() - began))
+        if messages:
+            return GIVES_WAY * self._window.held if self._one_by_one else 0.0
+        return max(0.0, SHORTEST_EMPTY_POLL - (time.monotonic() - began))
 
     def _take(self, received: "MessageTypeDef") -> None:
         receipt = received["ReceiptHandle"]

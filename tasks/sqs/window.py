@@ -63,6 +63,11 @@ class Window(virtual.QoS):
         with self._changed:
             self._taken.add(delivery_tag)
 
+    @property
+    def held(self) -> int:
+        """How many messages are in hand."""
+        return len(self._taken)
+
     def can_consume(self) -> bool:
         """Returns whether there is room."""
         with self._changed:

@@ -21,7 +21,7 @@ from tasks.sqs.envelope import BrokenMessageError, opened, receive_count, sealed
 from tasks.sqs.health import Polls, silent_queues
 from tasks.sqs.leases import Leases
 from tasks.sqs.options import Options
-from tasks.sqs.polling import Poller
+from tasks.sqs.polling import GIVES_WAY, Poller
 from tasks.sqs.window import Window
 from tests.tasks.conftest import MakeQueues, StartEngine, eventually
 
@@ -73,6 +73,24 @@ def test_lanes_are_taken_one_by_one(queue: str, most: int) -> None:
     pollers.append(poller)
     poller.run()
     assert asked == [most]
+
+
+@pytest.mark.parametrize(("queue", "held", "waits"), [("parts", 3, True), ("deliver", 3, False)])
+def test_who_has_lanes_in_hand_gives_way(queue: str, held: int, waits: bool) -> None:
+    """Before it asks for one more: an idle worker is not to stand by while another one takes them all."""
+    options = Options(queue_urls={queue: "http://127.0.0.1/"}, region="us-gov-west-1", one_by_one=("parts",))
+
+    class Bringing(Calls):
+        def receive(self, queue: str, limit: int) -> "list[MessageTypeDef]":
+            return [{"ReceiptHandle": "r", "Body": "broken", "MessageId": "m"}]
+
+    window, calls = _window(4), Bringing(options)
+    for n in range(held):
+        window.admit(str(n))
+    leases = Leases(calls, options)
+    poller = Poller(queue, lambda *_: None, calls=calls, options=options, window=window, leases=leases, polls=Polls(None))
+    assert poller._poll(1) == (GIVES_WAY * held if waits else 0)
+    leases.close(0)
 
 
 def test_a_window_lets_no_queue_wait_for_another_queues_long_poll() -> None:
