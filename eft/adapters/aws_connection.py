@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+import select
 import socket
+import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from httptools import HttpParserError, HttpResponseParser
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from eft.ports import Bytes
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping, Sequence
 
 AT_ONCE: Final = 1 << 16
@@ -80,6 +81,13 @@ class Connection:
                 self.sock.sendall(piece)
         return Reply(self.sock, method=method)
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing came that nobody has asked for."""
+        heard = select.poll()
+        heard.register(self.sock, select.POLLIN)
+        return not heard.poll(0) and not (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending())
+
     def close(self) -> None:
         """Closes the socket."""
         if self._sock is not None:
@@ -104,15 +112,14 @@ class Reply:
         self._bodyless = method == "HEAD"
         self._headed = False
         self._size = 0
+        """Bytes that were parsed since the last of a body."""
         self._left: int | None = None
         """Bytes of the body that are to come, where that is known."""
         self._parsed: deque[memoryview] = deque()
         self._over = False
         self._parser = HttpResponseParser(self)
         while not self._headed:
-            self._size += self._parse()
-            if self._size > LARGEST_HEAD and not self._headed:
-                raise NotHttp("this is not HTTP: the head has no end")
+            self._parse()
         self._end_if_over()
 
     def read(self, size: int | None = None) -> bytes:
@@ -162,22 +169,27 @@ class Reply:
         self._end_if_over()
         return filled
 
-    def _parse(self) -> int:
-        """Parses what came, waiting for it, and returns how many bytes it was."""
+    def _parse(self) -> None:
+        """Parses what came, waiting for it."""
         came = self._sock.recv(AT_ONCE)
         if not came:
             if self._headed and self._left is None and not self._chunked:
                 self._over = True
-                return 0
+                return
             raise NotHttp("this is not HTTP: the answer ends early")
+        self._size += len(came)
         try:
             self._parser.feed_data(came)
-        except HttpParserError as error:
+        except (HttpParserError, HttpParserUpgrade) as error:
             if not self._over:
                 raise NotHttp("this is not HTTP") from error
             # Whatever follows the answer.
             self.kept = False
-        return len(came)
+        if self._bodyless and self._headed and not came.endswith(b"\r\n\r\n"):
+            # The parser holds the beginning of a body that should not be there.
+            self.kept = False
+        if self._size > LARGEST_HEAD and not self._over:
+            raise NotHttp("this is not HTTP: a head, or what stands between two chunks, has no end")
 
     def _end_if_over(self) -> None:
         self.ended = self._over and not self._parsed
@@ -190,11 +202,15 @@ class Reply:
 
     def on_message_begin(self) -> None:
         """An answer begins: after the one that counts it is nobody's."""
-        self.kept = self.kept and not self._over
+        if self._over:
+            raise NotHttp("this is not HTTP: an answer to no request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header came; one that came before is told with it."""
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip()
+        if self._headed:
+            # A trailer.
+            return
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 
     def on_headers_complete(self) -> None:
@@ -211,9 +227,12 @@ class Reply:
 
     def on_body(self, piece: bytes) -> None:
         """Bytes of the body came."""
+        if not self._headed:
+            raise NotHttp("this is not HTTP: an interim answer has a body")
         if self._bodyless:
             self.kept = False
             return
+        self._size = 0
         self._parsed.append(memoryview(piece))
         if self._left is not None:
             self._left -= len(piece)

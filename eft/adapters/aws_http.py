@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import threading
 import time
@@ -198,9 +197,7 @@ def _standing(kept: _Kept, *, rested: float | None) -> Connection | None:
     with suppress(IndexError):
         while True:
             connection, since = kept.pop()
-            heard = select.poll()
-            heard.register(connection.sock, select.POLLIN)
-            if not heard.poll(0) and (rested is None or time.monotonic() - since <= rested):
+            if connection.quiet and (rested is None or time.monotonic() - since <= rested):
                 return connection
             connection.close()
     return None

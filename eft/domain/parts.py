@@ -17,11 +17,10 @@ WHOLE_UP_TO = MIB
 LANES_EACH = 4
 """Lanes of a large file for each worker that copies at a time."""
 LANE_WORTH = 4
-LANE_WORTH_BYTES = 32 * MIB
-"""Parts, or bytes, below which more lanes are not worth their rows."""
-GROWN = 4
-PARTS_BEFORE_GROWN = 32
-"""How many times larger parts may be that nobody holds in memory, and how many a file has before they are."""
+"""Parts below which more lanes are not worth their rows."""
+GROWN = 2
+PARTS_BEFORE_GROWN = 64
+"""How many times larger parts may be that nobody holds in memory, and of how many such parts a file is then."""
 LARGEST_HELD = 128 * MIB
 """Bytes of a part that a worker holds in memory until it is sent to a bucket: files of up to 1.2 TiB, at 10,000 parts."""
 
@@ -75,7 +74,7 @@ def plan_parts(size: int, *, part_size: int, held: bool = True) -> PartPlan:
     Of a large file parts that are not `held` in memory are larger: each costs a request to read and a note.
     """
     if not held:
-        part_size *= max(1, min(GROWN, size // (PARTS_BEFORE_GROWN * part_size)))
+        part_size *= GROWN if size >= PARTS_BEFORE_GROWN * GROWN * part_size else 1
     least = -(-size // MAX_PARTS)
     return PartPlan(size=size, part_size=part_size if least <= part_size else -(-least // MIB) * MIB)
 
@@ -85,7 +84,6 @@ def lanes(plan: PartPlan, *, width: int) -> list[range]:
 
     Large files have several for each, so that who is done early finds something left to do.
     """
-    worth = min(LANE_WORTH, max(1, LANE_WORTH_BYTES // plan.part_size))
-    width = min(plan.count, max(width, min(LANES_EACH * width, plan.count // worth)))
+    width = min(plan.count, max(width, min(LANES_EACH * width, plan.count // LANE_WORTH)))
     bounds = [1 + plan.count * i // width for i in range(width + 1)]
     return [range(a, b) for a, b in pairwise(bounds)]

@@ -75,10 +75,13 @@ class _Lanes:
         """Takes the lane in hand, or the next one after it that is free and of which something is missing; returns whether there is one."""
         every = self.upload.lane_ranges()
         here = next(n for n, lane in enumerate(every) if self.begin in lane)
-        for lane in [*every[here:], *every[:here]]:
-            if lane in self._seen or all(n in self._done for n in lane):
+        order = [*every[here:], *every[:here]]
+        # Those that another worker had come last: it may have given them up since.
+        for lane in [*(lane for lane in order if lane not in self._seen), *(lane for lane in order if lane in self._seen)]:
+            if lane in self._taken or all(n in self._done for n in lane):
                 continue
-            self._seen.append(lane)
+            if lane not in self._seen:
+                self._seen.append(lane)
             if self._take(lane):
                 self._taken.append(lane)
                 # Looked at once nobody else can be in it.

@@ -29,9 +29,7 @@ class Pace:
     def __init__(self, engine: Engine, transfer: Transfer, piece: Slice) -> None:
         self._engine = engine
         self._slice = piece
-        places = dict.fromkeys((transfer.source.endpoint, transfer.destination.endpoint))
-        found = (_endpoint(engine, transfer.tenant, place) for place in places)
-        self._bounded = [endpoint for endpoint in found if endpoint is not None and endpoint.bandwidth]
+        self._bounded = bounded_ends(engine, transfer)
         self._free_at = dict.fromkeys((endpoint.id for endpoint in self._bounded), 0.0)
         self._renew_at: dict[str, float] = {}
 
@@ -71,6 +69,13 @@ class Pace:
             self._slice.check()
             self._engine.pause(min(left, LONGEST_PAUSE))
         self._free_at[endpoint.id] = max(until, self._engine.clock.monotonic()) + seconds
+
+
+def bounded_ends(engine: Engine, transfer: Transfer) -> list[Endpoint]:
+    """Returns the endpoints of a transfer that have bandwidth windows, on or off."""
+    places = dict.fromkeys((transfer.source.endpoint, transfer.destination.endpoint))
+    found = (_endpoint(engine, transfer.tenant, place) for place in places)
+    return [endpoint for endpoint in found if endpoint is not None and endpoint.bandwidth]
 
 
 def _endpoint(engine: Engine, tenant: str, endpoint: str) -> Endpoint | None:

@@ -11,7 +11,7 @@ from eft.domain.transfer import Step, Transfer, Upload
 from eft.errors import Permanent, Undecidable
 from eft.journey.copying import copy_parts, digest
 from eft.journey.messages import Message
-from eft.journey.pacing import Pace
+from eft.journey.pacing import Pace, bounded_ends
 from eft.journey.recording import Recording
 from eft.journey.work import Work
 from eft.ports import Bytes, Engine, Sink, Source
@@ -79,7 +79,9 @@ def expected_sha256(work: Work, source: Source) -> str | None:
 
 def new_upload(engine: Engine, transfer: Transfer, sink: Sink, *, size: int, token: str, path: RemotePath) -> Upload:
     """Returns the next attempt: one lane for small files, for sinks that want writes in order, and where SHA-256 is demanded."""
-    plan = plan_parts(size, part_size=engine.tuning.part_size, held=sink.holds_parts)
+    # Where bytes are let through slowly, a slice has its turn for as long as a part takes.
+    held = sink.holds_parts or bool(bounded_ends(engine, transfer))
+    plan = plan_parts(size, part_size=engine.tuning.part_size, held=held)
     alone = demands_sha(transfer) or plan.count < engine.tuning.lane_threshold
     width = 1 if alone else min(engine.tuning.lane_width, sink.lanes)
     return Upload(attempt=transfer.attempt + 1, token=token, path=path, plan=plan, lanes=width)

@@ -8,6 +8,7 @@ worker's loop only ever sees sound messages.
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from queue import Empty
@@ -15,7 +16,7 @@ from typing import Any, Final, NoReturn
 
 import boto3
 from kombu import Connection
-from kombu.asynchronous import Hub, get_event_loop
+from kombu.asynchronous import Hub, get_event_loop, set_event_loop
 from kombu.exceptions import ChannelError, OperationalError
 from kombu.transport import virtual
 
@@ -44,6 +45,20 @@ KOMBUS_OWN: Final = frozenset(
     }
 )
 """What kombu.Connection adds to a transport's options, or reads from them, for its own reconnecting."""
+
+
+_latest_loop: "weakref.ref[Hub] | None" = None
+
+
+def _loop() -> Hub | None:
+    """Returns the worker's loop. Celery resets it after an error and goes on with it, but kombu does not name it any more then."""
+    global _latest_loop  # noqa: PLW0603 - kombu's own is global, too
+    hub = get_event_loop()
+    if hub is not None:
+        _latest_loop = weakref.ref(hub)
+    elif _latest_loop is not None and (hub := _latest_loop()) is not None:
+        set_event_loop(hub)
+    return hub
 
 
 class Channel(virtual.Channel):
@@ -84,7 +99,7 @@ class Channel(virtual.Channel):
             raise ChannelError("a message that nobody acknowledges would be lost with its worker")
         self._new_queue(queue)
         super().basic_consume(queue, no_ack, callback, consumer_tag, **kwargs)
-        hub = get_event_loop()
+        hub = _loop()
         if hub is not None and queue not in self._pollers:
             self._have_watched(hub)
             poller = self._pollers[queue] = Poller(
@@ -118,14 +133,16 @@ class Channel(virtual.Channel):
         until = time.monotonic() + self._options.close_grace
         for poller in self._stopped:
             poller.join(max(0.0, until - time.monotonic()))
-        super().close()
-        self._leases.close(until)
-        if self._watched is not None:
-            hub, reading, writing = self._watched
-            hub.remove_reader(reading)
-            os.close(reading)
-            os.close(writing)
-            self._watched = None
+        try:
+            super().close()
+            self._leases.close(until)
+        finally:
+            if self._watched is not None:
+                hub, reading, writing = self._watched
+                self._watched = None
+                hub.remove_reader(reading)
+                os.close(reading)
+                os.close(writing)
 
     def _have_watched(self, hub: Hub) -> None:
         """Gives the worker's loop a file to watch, in which nothing ever happens: one that watches none sleeps for a tenth of a second at

@@ -151,6 +151,14 @@ def test_a_connection_serves_again(told: bytes, content: bytes) -> None:
         assert server.connections == 1
 
 
+def test_trailers_are_no_headers() -> None:
+    """They come behind the body, from whoever made it up."""
+    told = b"HTTP/1.1 200 OK\r\nETag: real\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nETag: fake\r\n\r\n"
+    with Server(told) as server:
+        answer = _send(_connections(), server)
+    assert (answer.content, answer.headers["etag"]) == (b"ok", "real")
+
+
 def test_an_answer_to_head_has_no_body() -> None:
     """It names the size of one; the connection serves again."""
     connections = _connections()
@@ -190,6 +198,10 @@ def test_a_streamed_body_comes_in_pieces_of_any_size() -> None:
         ("GET", b"HTTP/1.1 200 OK\r\n\r\nall until the end", b"all until the end"),
         ("GET", PLAIN + b"?", b"ok"),
         ("GET", PLAIN + PLAIN, b"ok"),
+        ("GET", PLAIN + b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nBAD\r\n0\r\n\r\n", b"ok"),
+        ("GET", PLAIN + b"HTTP/1.1 408 No\r\nConnection: close\r\n\r\n", b"ok"),
+        ("GET", PLAIN + b"HTTP/1.1 100 Continue\r\n\r\n", b"ok"),
+        ("HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2f\r\n", b""),
         ("HEAD", PLAIN, b""),
     ],
 )
@@ -197,7 +209,8 @@ def test_a_connection_that_is_not_clean_serves_once(method: str, told: bytes, co
     """What closes answers no second request."""
     connections = _connections()
     with Server(told, None, PLAIN) as server:
-        assert _send(connections, server, method=method).content == content
+        answer = _send(connections, server, method=method)
+        assert (answer.status_code, answer.content) == (200, content)
         assert _send(connections, server).content == b"ok"
         assert server.connections == 2
 
@@ -222,6 +235,9 @@ def test_a_connection_that_was_closed_meanwhile_is_not_used() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
         b"HTTP/1.1 ok\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n" + PLAIN,
+        b"HTTP/1.1 110 Wait\r\nContent-Length: 3\r\n\r\nBAD" + PLAIN,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX: " + b"x" * 400_000,
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n0\r\n\r\n",
         b"HTTP/2 200 OK\r\nContent-Length: 0\r\n\r\n",
@@ -325,6 +341,22 @@ def test_who_drops_everything_leaves_no_connection_open() -> None:
         assert server.idle.wait(10)
 
 
+def test_what_tls_holds_back_is_no_answer_to_the_next_request(tmp_path: Path) -> None:
+    """Bytes behind an answer that came in one record with it lie in the TLS library, where the system does not see them."""
+    stale = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstale"
+    body = b"x" * 10_000
+    with _served(tmp_path / "one", "127.0.0.1", b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n" + body + stale, PLAIN) as (
+        server,
+        bundle,
+    ):
+        connections = _connections(bundle=bundle)
+        raw = _send(connections, server, scheme="https", streamed=True).raw
+        held = bytearray(len(body))
+        assert raw.readinto(memoryview(held)) == len(body)
+        assert held == body
+        assert _send(connections, server, scheme="https").content == b"ok"
+
+
 def test_a_server_proves_its_name(tmp_path: Path) -> None:
     """Over TLS a server is believed whose certificate is trusted and names it, and no other."""
     with _served(tmp_path / "right", "127.0.0.1") as (right, bundle), _served(tmp_path / "wrong", "127.0.0.2") as (wrong, wrong_bundle):
@@ -336,7 +368,7 @@ def test_a_server_proves_its_name(tmp_path: Path) -> None:
 
 
 @contextmanager
-def _served(directory: Path, address: str) -> Iterator[tuple[Server, Path]]:
+def _served(directory: Path, address: str, *script: bytes) -> Iterator[tuple[Server, Path]]:
     """Gives a server with a certificate of its own for an address, and that as a bundle."""
     directory.mkdir()
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
@@ -350,7 +382,7 @@ def _served(directory: Path, address: str) -> Iterator[tuple[Server, Path]]:
     private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, private)
-    with Server(PLAIN, PLAIN, tls=context) as server:
+    with Server(*(script or (PLAIN, PLAIN)), tls=context) as server:
         yield server, certificate
 
 

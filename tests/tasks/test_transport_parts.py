@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -384,6 +385,32 @@ def test_a_consumer_in_a_loop_receives_settles_and_gives_back(make_queues: MakeQ
             eventually(lambda: queues.count(name) == (0, 1))
     eventually(lambda: queues.count(name) == (1, 0))
     assert not hub.readers
+    hub.close()
+
+
+def test_a_loop_that_was_reset_hears_again(make_queues: MakeQueues, engine: StartEngine) -> None:
+    """After an error in it Celery resets its loop and consumes anew: kombu does not name the loop any more, and nobody would poll."""
+    queues = make_queues()
+    (name,) = queues.names
+    hub = Hub()
+    set_event_loop(hub)
+    taken: list[str] = []
+
+    def on_message(message: "Message") -> None:
+        taken.append(message.payload[0][0])
+        message.ack()
+
+    for task in ("before", "after"):
+        engine(queues.transport()).send("work", task)
+        with Connection(f"{SCHEME}://", transport_options=queues.transport()) as connection:
+            with Consumer(connection, [Queue(name, Exchange(name), routing_key=name)], on_message=on_message):
+
+                def turn(until: Callable[[], bool]) -> bool:
+                    hub.run_once()
+                    return until()
+
+                eventually(partial(turn, partial(taken.__contains__, task)))
+            hub.reset()
     hub.close()
 
 

@@ -219,10 +219,10 @@ def test_plans_cover_a_file_within_s3s_limits(size: int, part_size: int) -> None
 
 
 def test_parts_that_nobody_holds_grow_with_the_file() -> None:
-    """Up to four times, and only as far as a file still has many."""
-    grown = {size: plan_parts(size * MIB, part_size=8 * MIB, held=False) for size in (8, 256, 511, 512, 1024, 100 * 1024)}
-    assert {size: plan.part_size // MIB for size, plan in grown.items()} == {8: 8, 256: 8, 511: 8, 512: 16, 1024: 32, 100 * 1024: 32}
-    assert [len(lanes(grown[size], width=4)) for size in (256, 512, 1024)] == [8, 16, 16]
+    """They double where a file still has many, and it has no fewer lanes for that."""
+    grown = {size: plan_parts(size * MIB, part_size=8 * MIB, held=False) for size in (8, 256, 1023, 1024, 100 * 1024)}
+    assert {size: plan.part_size // MIB for size, plan in grown.items()} == {8: 8, 256: 8, 1023: 8, 1024: 16, 100 * 1024: 16}
+    assert [len(lanes(grown[size], width=4)) for size in (256, 1023, 1024)] == [8, 16, 16]
     assert plan_parts(1024 * MIB, part_size=8 * MIB).part_size == 8 * MIB
 
 

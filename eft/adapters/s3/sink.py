@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from threading import Thread
 from typing import Any, Final, Literal
@@ -24,6 +25,7 @@ from eft.domain.transfer import Commit, Upload
 from eft.errors import EftError, Permanent, Transient
 from eft.ports import Bytes, CommitOutcome, Committed, Source
 
+LOG: Final = logging.getLogger(__name__)
 LANES: Final = 64
 ALGORITHM: Final = "CRC64NVME"
 JUDGED: Final[Any] = {"ChecksumAlgorithm": ALGORITHM, "ChecksumType": "FULL_OBJECT"}
@@ -308,8 +310,10 @@ class S3Sink(S3Bucket):
 
     def _abort_probe(self, upload: str) -> None:
         # One that stays holds nothing, and goes as others do that nobody completes.
-        with suppress(ClientError, BotoCoreError):
+        try:
             self.s3.abort_multipart_upload(Bucket=self.bucket, Key=self.key(PROBE_NAME), UploadId=upload)
+        except (ClientError, BotoCoreError):
+            LOG.warning("an upload that was begun to try a bucket out is left", extra={"bucket": self.bucket}, exc_info=True)
 
     @property
     def _judgement(self) -> bool | None:
