@@ -37,15 +37,7 @@ class _Models(Loader):
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - botocore's
         super().__init__(**options)
-        self._loading = threading.RLock()
-
-    def load_service_model(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - botocore's
-        with self._loading:
-            return super().load_service_model(*arguments, **named)
-
-    def load_data(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - botocore's
-        with self._loading:
-            return super().load_data(*arguments, **named)
+        self._loading = threading.Lock()
 
     def load_data_with_path(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - botocore's
         with self._loading:

@@ -109,6 +109,42 @@ def test_a_lane_is_one_workers(world: World) -> None:
     assert world.server("s3-b").calls["write"] == 9
 
 
+def test_a_lane_that_its_worker_gives_up_is_looked_at_again(world: World) -> None:
+    """Whoever was refused it and copies on comes back to it: nobody waits for the sweep."""
+    world.server("sftp-a").put("in/a.bin", content(9 * SMALL.part_size))
+    transfer = world.submit("sftp-a", "s3-b")
+    lane = world.deliver_message(world.queue.popleft())[1]
+    other = f"lane:{transfer.id}:1:4"
+    world.limits.acquire(other, limit=1, holder="other", lease=timedelta(minutes=1))
+
+    def give_up(label: str) -> None:
+        if label == "s3-b.write:after":
+            world.limits.release(other, holder="other")
+
+    watch(world, give_up)
+    assert world.deliver_message(lane) == next_message(world.ledger.load(transfer.id))
+    assert len(world.ledger.parts(transfer.id, attempt=1)) == 9
+
+
+def test_a_lane_that_fails_is_free_at_once(world: World) -> None:
+    """Whoever comes next need not wait for a lease to end."""
+    world.server("sftp-a").put("in/a.bin", content(9 * SMALL.part_size))
+    transfer = world.submit("sftp-a", "s3-b")
+    lane = world.deliver_message(world.queue.popleft())[1]
+    writes = 0
+
+    def fail(label: str) -> None:
+        nonlocal writes
+        writes += label == "s3-b.write:before"
+        if writes == 2:
+            raise Transient("gone", reason="unreachable")
+
+    watch(world, fail)
+    world.deliver_message(lane)
+    assert len(world.ledger.parts(transfer.id, attempt=1)) < 3
+    assert world.limits.acquire(f"lane:{transfer.id}:1:4", limit=1, holder="other", lease=timedelta(minutes=1))
+
+
 def test_a_message_for_a_part_that_is_none_does_nothing(world: World) -> None:
     """A lane's message after its attempt ended, or with a part beyond the plan, changes nothing."""
     world.server("sftp-a").put("in/a.bin", content(9 * SMALL.part_size))

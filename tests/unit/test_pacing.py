@@ -13,7 +13,7 @@ from eft.domain.transfer import State
 from eft.journey.pacing import Pace
 from eft.ports import Tuning
 from tests.fakes import START
-from tests.world import TENANT, World
+from tests.world import SMALL, TENANT, World
 
 KIB = 1024
 RATE = 128 * KIB
@@ -51,6 +51,20 @@ def test_a_file_takes_as_long_as_its_window_makes_it(world: World, bounded: str)
     # All but the last chunk of 64 KiB is waited for.
     assert timedelta(seconds=3.5) <= world.clock.now() - began < timedelta(seconds=5)
     assert world.server("s3-b").finals() == {"out/a.bin": content}
+
+
+@pytest.mark.parametrize(("bounded", "grown"), [(None, 2), ("s3-a", 1), ("sftp-b", 1)])
+def test_parts_do_not_grow_where_bytes_are_let_through_slowly(bounded: str | None, grown: int) -> None:
+    """A slice has its turn until its part is over, and others wait for theirs."""
+    world = World(tuning=SMALL)
+    if bounded is not None:
+        bound(world, bounded)
+    world.server("s3-a").put("in/a.bin", b"x" * (128 * SMALL.part_size))
+    transfer = world.submit("s3-a", "sftp-b")
+    world.deliver_message(world.queue.popleft())
+    upload = world.ledger.load(transfer.id).upload
+    assert upload is not None
+    assert upload.plan.part_size == grown * SMALL.part_size
 
 
 def test_outside_its_window_an_endpoint_is_not_bounded(world: World) -> None:
