@@ -135,7 +135,9 @@ def test_a_lane_that_fails_is_free_at_once(world: World) -> None:
 
     def fail(label: str) -> None:
         nonlocal writes
-        writes += label == "s3-b.write:before"
+        if label != "s3-b.write:before":
+            return
+        writes += 1
         if writes == 2:
             raise Transient("gone", reason="unreachable")
 
