@@ -57,7 +57,7 @@ def _row(play: Play, region: Region, row: Transfer) -> Iterator[str]:
     words = truth.words.get(row.id, set())
     where = f"{row.id} is {row.state} ({row.reason}) at {region.name}"
     at_home = play.home(row.partition) is region
-    if row.state not in RESTING:
+    if row.state not in RESTING and not _waits_for_one_held(region, row):
         yield f"{where} at the end"
     if row.reason == "internal_error":
         yield f"{where}: {row.error}"
@@ -70,6 +70,20 @@ def _row(play: Play, region: Region, row: Transfer) -> Iterator[str]:
         yield f"{where} and appeared"
     if row.state is State.SETTLED and row.receipt is not None and row.receipt.size != len(seen[-1].data if seen else b""):
         yield f"{where} and its receipt says {row.receipt.size} bytes"
+
+
+def _waits_for_one_held(region: Region, row: Transfer) -> bool:
+    """Whether a file's name is reserved for one that is held: what was sent once may arrive for longer than a seed lasts, and is not
+    decided before.
+    """
+    held = region.ledger._paths.get((row.destination.endpoint, row.destination.path))
+    if row.reason != "destination_reserved" or held is None:
+        return False
+    return any(
+        other.id == held.holder and other.state is State.HELD and "put:" in other.commit.token
+        for other in region.ledger.rows()
+        if other.commit
+    )
 
 
 def _appearances(play: Play) -> Iterator[str]:
