@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from eft.domain.fingerprint import Fingerprint
 from eft.domain.flow import ConflictMode, Disposition
-from eft.domain.names import is_token
+from eft.domain.names import is_token, put_by
 from eft.domain.transfer import RESTING, State, Transfer
 from tests.simulation.play import Play
 from tests.simulation.region import Region
@@ -79,11 +79,8 @@ def _waits_for_one_held(region: Region, row: Transfer) -> bool:
     held = region.ledger._paths.get((row.destination.endpoint, row.destination.path))
     if row.reason != "destination_reserved" or held is None:
         return False
-    return any(
-        other.id == held.holder and other.state is State.HELD and "put:" in other.commit.token
-        for other in region.ledger.rows()
-        if other.commit
-    )
+    holders = [other for other in region.ledger.rows() if other.id == held.holder and other.state is State.HELD]
+    return any(other.commit is not None and put_by(other.commit.token) for other in holders)
 
 
 def _appearances(play: Play) -> Iterator[str]:
