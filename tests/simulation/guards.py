@@ -322,10 +322,6 @@ def _one_number_for_chores_and_region(patch: Patch) -> None:
     patch.setattr(SimTable, "lease", lease, raising=False)
 
 
-def _given_up_at_once(patch: Patch) -> None:
-    patch.setattr(held, "_wait_for_put", lambda *_, **__: None)
-
-
 GUARDS: Final[Sequence[Guard]] = (
     Guard("fence", "a worker that was taken over from writes nothing more", _save_unconditionally),
     Guard("acks", "no commit without the partition's home", _no_acks),
@@ -338,7 +334,6 @@ GUARDS: Final[Sequence[Guard]] = (
     Guard("ours", "only our own file is taken for a delivery", _anything_there_is_ours, r"never appeared|receipt says|not delivered", 2000),
     Guard("half renamed", "a plain rename that was begun is not begun again", _half_a_rename_goes_on, TWICE),
     Guard("consumed", "a token that is given up is consumed first", _anew_without_consuming, r"given up", 8000, slow=True),
-    Guard("put is waited for", "a put that may still arrive is not given up", _given_up_at_once, r"given up|appeared", 3000, slow=True),
     Guard("disposal by token", "only what was delivered is removed", _dispose_by_path, r"removed and not delivered", 2000),
     Guard("disposal by version", "only its version is removed", _dispose_of_the_newest_version, r"removed and not delivered", 1000),
     Guard(
