@@ -24,7 +24,7 @@ def new_session(region: str | None) -> botocore.session.Session:
 
 
 @cache
-def _models() -> Loader:
+def _models() -> _Models:
     return _Models(file_loader=_Files())
 
 
@@ -45,7 +45,7 @@ class _Models(Loader):
 
 
 class _Files(JSONFileLoader):
-    """Reads descriptions as plain dicts, without the texts that are for people to read: a third of what botocore makes of them."""
+    """Reads descriptions as plain dicts, without the texts that are for people to read: botocore's ordered ones take far more memory."""
 
     def load_file(self, file_path: str) -> Any:  # noqa: ANN401 - botocore's
         """Returns what the first file of this name holds, None if there is none."""

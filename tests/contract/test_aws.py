@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from moto import mock_aws
 
 from eft.adapters.aws import AwsSession, Role, StaticKeys
 from eft.adapters.aws_errors import translated
-from eft.adapters.aws_models import new_session
+from eft.adapters.aws_models import _models, new_session
 from eft.errors import Permanent, Transient
 from tests.contract.buckets import MOTO_KEYS, REGION, emulator_session, serving
 from tests.servers import Aws
@@ -61,7 +62,7 @@ def test_threads_share_one_client(moto: None) -> None:
 
 
 def test_descriptions_of_services_are_held_once() -> None:
-    """However many sessions begin at once; as plain dicts, without the texts for people. Each would hold some 10 MB for itself."""
+    """However many sessions begin at once; as plain dicts, without the texts for people."""
     start = threading.Barrier(8)
     held: list[object] = []
 
@@ -80,6 +81,17 @@ def test_descriptions_of_services_are_held_once() -> None:
     texts = list(_texts(held[0]))
     assert len(texts) > 100
     assert set(texts) == {""}
+
+
+def test_a_fork_while_descriptions_are_read_stops_nobody() -> None:
+    """The child does not wait for a lock that a thread of its parent held at that moment."""
+    with _models()._loading:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            os._exit(0 if new_session(REGION).get_component("data_loader").load_service_model("sts", "service-2") else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def _texts(held: object) -> Iterator[str]:

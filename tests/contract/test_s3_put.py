@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from threading import Event
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -106,6 +107,27 @@ def test_damaged_bytes_are_not_stored(seaweed: S3Server) -> None:
         assert store.puts
         put = store.put(decided(b"ours"), [b"damaged"], asked_at=now())
     assert (put.outcome, bucket.get(PATH)) == (CommitOutcome.NOT_STORED, None)
+
+
+@pytest.mark.timeout(60)
+def test_nobody_waits_for_the_end_of_a_question(seaweed: S3Server) -> None:
+    """A store that is not known is asked by an upload that is begun and aborted; the answer is there with the beginning."""
+    bucket = new_bucket(seaweed_session(seaweed))
+    asked, over, let_go = Event(), Event(), Event()
+
+    def hold(**_: object) -> None:
+        asked.set()
+        let_go.wait(30)
+
+    events = bucket.s3.meta.events
+    events.register("before-send.s3.AbortMultipartUpload", hold)
+    events.register("response-received.s3.AbortMultipartUpload", lambda **_: over.set())
+    with bucket.open() as store:
+        assert store.judges_whole()
+    assert asked.wait(30)
+    assert not over.is_set()
+    let_go.set()
+    assert over.wait(30)
 
 
 def test_a_request_that_was_signed_long_ago_is_refused(seaweed: S3Server) -> None:
