@@ -60,7 +60,7 @@ class _Lanes:
     recording: Recording = field(init=False)
     _taken: list[range] = field(default_factory=list)
     _seen: list[range] = field(default_factory=list)
-    """Those taken, and those that another worker has: it ends them, or sends them on, or the sweep does."""
+    """Those looked at: taken, or another worker's then."""
     _due_at: datetime | None = field(init=False)
     _done: dict[int, PartDone] = field(default_factory=dict)
     """What was done when last looked at."""
