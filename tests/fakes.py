@@ -471,14 +471,14 @@ class FakeLimits(_Fake):
         self._slots: dict[str, dict[str, datetime]] = defaultdict(dict)
         self._breakers: dict[str, Breaker] = {}
 
-    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> bool:
+    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> int:
         with self._called("acquire"):
             now = self._clock.now()
             slots = {one: until for one, until in self._slots[key].items() if one == holder or until >= now}
             if holder not in slots and len(slots) >= limit:
-                return False
+                return 0
             self._slots[key] = {**slots, holder: now + lease}
-            return True
+            return len(self._slots[key])
 
     def release(self, key: str, *, holder: str) -> None:
         with self._called("release"):

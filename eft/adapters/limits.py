@@ -36,10 +36,10 @@ class DynamoLimits:
         self._trust_closed = trust_closed.total_seconds()
         self._lock = threading.Lock()
 
-    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> bool:
+    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> int:
         """One request while slots are free and where all are taken; two where one has run out, or for a key's first slot.
 
-        Where others keep changing the item meanwhile, the answer is no.
+        Leases that have run out count until somebody needs their slot. Where others keep changing the item meanwhile, the answer is 0.
         """
         now = self._clock.now()
         until = millis(now + lease)
@@ -51,15 +51,16 @@ class DynamoLimits:
                 values={":until": until, ":limit": limit, ":expires": _expires(now + lease)},
                 names={"#holder": holder},
             )
-            if done:
-                return True
             seen: dict[str, int] | None = None if row is None else row["slots"]
+            if done:
+                return len(seen or {})
             alive = {one: end for one, end in (seen or {}).items() if end >= millis(now)}
             if len(alive) >= limit:
-                return False
-            if self._replace(key, seen, {**alive, holder: until}, expires=_expires(now + lease)):
-                return True
-        return False
+                return 0
+            slots = {**alive, holder: until}
+            if self._replace(key, seen, slots, expires=_expires(now + lease)):
+                return len(slots)
+        return 0
 
     def release(self, key: str, *, holder: str) -> None:
         """One request."""

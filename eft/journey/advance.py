@@ -134,7 +134,7 @@ def _admitted(engine: Engine, transfer: Transfer, piece: Slice) -> bool:
     key = f"tenant:{transfer.tenant}"
     if key in piece.admitted:
         return True
-    admitted = engine.limits.acquire(key, limit=share, holder=piece.worker, lease=engine.tuning.admission_lease)
+    admitted = bool(engine.limits.acquire(key, limit=share, holder=piece.worker, lease=engine.tuning.admission_lease))
     if admitted:
         piece.admitted.add(key)
     return admitted

@@ -138,7 +138,7 @@ def _all(results: Iterable[object]) -> None:
 
 
 def _take(engine: Engine, key: str, piece: Slice) -> bool:
-    return engine.limits.acquire(key, limit=1, holder=piece.worker, lease=LEASE)
+    return bool(engine.limits.acquire(key, limit=1, holder=piece.worker, lease=LEASE))
 
 
 def _letters(engine: Engine, ports: Announcing, waiting: Sequence[Untold]) -> Iterator[Letter]:

@@ -121,7 +121,7 @@ class _Lanes:
 
     def _take(self, lane: range) -> bool:
         """Takes a lane for this worker, or takes it for longer."""
-        return self.engine.limits.acquire(self._key(lane), limit=1, holder=self.slice.worker, lease=self.engine.tuning.lease)
+        return bool(self.engine.limits.acquire(self._key(lane), limit=1, holder=self.slice.worker, lease=self.engine.tuning.lease))
 
     def _renew(self) -> None:
         """Takes the lanes for longer, when a third of the lease has passed.

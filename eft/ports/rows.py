@@ -221,8 +221,8 @@ class Ledger(Protocol):
 class Limits(Protocol):
     """Bounds that hold across the fleet: slots are leases that a crash gives back; a breaker stops hammering a dead server."""
 
-    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> bool:
-        """Takes, or renews, one of `limit` slots of `key` for `holder`; returns whether it has one."""
+    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> int:
+        """Takes, or renews, one of `limit` slots of `key` for `holder`; returns how many are taken then, or 0 if it got none."""
 
     def release(self, key: str, *, holder: str) -> None:
         """Gives a slot back."""

@@ -12,7 +12,7 @@ from tests.contract.rows import LEASE, DynamoRows, Rows, at_once
 MILLISECOND = timedelta(milliseconds=1)
 
 
-def _take(rows: Rows, holder: str, *, limit: int = 2) -> bool:
+def _take(rows: Rows, holder: str, *, limit: int = 2) -> int:
     return rows.limits.acquire(f"tenant:{rows.tenant}", limit=limit, holder=holder, lease=LEASE)
 
 
@@ -29,9 +29,9 @@ def _fail(rows: Rows, times: int = 1) -> None:
 
 
 def test_there_are_as_many_slots_as_the_limit_says(rows: Rows) -> None:
-    """One more holder gets none, whoever has one may renew it, and another key has slots of its own."""
-    assert [_take(rows, holder) for holder in ("a", "b", "c")] == [True, True, False]
-    assert _take(rows, "a")
+    """One more holder gets none, whoever has one may renew it, and another key has slots of its own. Each hears how many are taken."""
+    assert [_take(rows, holder) for holder in ("a", "b", "c")] == [1, 2, 0]
+    assert _take(rows, "a") == 2
     assert rows.limits.acquire(f"lane:{rows.tenant}", limit=1, holder="c", lease=LEASE)
 
 
@@ -46,9 +46,9 @@ def test_the_item_of_a_key_that_nobody_uses_goes(dynamo: DynamoRows) -> None:
 
 def test_of_sixteen_holders_as_many_as_the_limit_get_a_slot(rows: Rows) -> None:
     """However they race for a key that nobody has used yet, never more than the limit have one."""
-    taken = at_once(lambda n: _take(rows, f"w{n}", limit=3))
+    taken = at_once(lambda n: bool(_take(rows, f"w{n}", limit=3)))
     assert 1 <= taken.count(True) <= 3
-    again = [_take(rows, f"w{n}", limit=3) for n in range(16)]
+    again = [bool(_take(rows, f"w{n}", limit=3)) for n in range(16)]
     assert again.count(True) == 3
     assert all(now for before, now in zip(taken, again, strict=True) if before)
 
@@ -87,7 +87,7 @@ def test_of_sixteen_successors_one_takes_an_expired_slot(rows: Rows) -> None:
     """An expired lease is replaced once."""
     assert _take(rows, "dead", limit=1)
     rows.clock.advance(LEASE + MILLISECOND)
-    assert at_once(lambda n: _take(rows, f"w{n}", limit=1)).count(True) == 1
+    assert at_once(lambda n: bool(_take(rows, f"w{n}", limit=1))).count(True) == 1
 
 
 def test_a_lowered_limit_holds(rows: Rows) -> None:

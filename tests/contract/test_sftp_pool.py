@@ -84,15 +84,36 @@ def test_slots_taken_elsewhere_count(bench: SftpBench) -> None:
 
 
 def test_idle_connections_are_closed(bench: SftpBench, relay: Relay) -> None:
-    """A connection that nobody used for some seconds is closed and its slot given back; one just used stays."""
+    """A connection that nobody used for half a minute is closed and its slot given back; one used since then stays."""
     use(bench)
+    bench.clock.advance(29)
     bench.connections.close_idle()
     assert len(bench.limits.holders(bench.key)) == 1
-    bench.clock.advance(6)
+    bench.clock.advance(1)
     bench.connections.close_idle()
     assert bench.limits.holders(bench.key) == set()
     use(bench)
     assert relay.connections == 2
+
+
+def test_slots_that_are_scarce_come_back_sooner(bench: SftpBench) -> None:
+    """Idle connections keep at most half of an endpoint's slots from others for longer than five seconds."""
+    with bench.open(), bench.open():
+        both = bench.limits.holders(bench.key)
+    bench.clock.advance(5)
+    bench.connections.close_idle()
+    assert len(both) == 2
+    assert len(bench.limits.holders(bench.key)) == 1
+
+
+def test_slots_that_have_become_scarce_come_back_sooner(bench: SftpBench) -> None:
+    """Others' slots are noticed when an idle connection's own is renewed."""
+    use(bench)
+    assert bench.limits.acquire(bench.key, limit=2, holder="another", lease=timedelta(seconds=600))
+    bench.clock.advance(21)
+    bench.connections._renew()
+    bench.connections.close_idle()
+    assert bench.limits.holders(bench.key) == {"another"}
 
 
 def test_the_keeper_closes_by_itself_and_ends(bench: SftpBench) -> None:
@@ -100,7 +121,7 @@ def test_the_keeper_closes_by_itself_and_ends(bench: SftpBench) -> None:
     use(bench)
     keeper = bench.connections._keeper
     assert keeper is not None
-    bench.clock.advance(6)
+    bench.clock.advance(30)
     keeper.join(60)
     assert not keeper.is_alive()
     assert bench.limits.holders(bench.key) == set()
@@ -116,7 +137,7 @@ def test_idle_memory_goes_while_there_are_connections(bench: SftpBench, monkeypa
     use(bench)
     keeper = bench.connections._keeper
     assert keeper is not None
-    bench.clock.advance(6)
+    bench.clock.advance(30)
     keeper.join(60)
     again = [buffers.take() for _ in taken]
     assert sum(any(one is other for other in taken) for one in again) == SPARE

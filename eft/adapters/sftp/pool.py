@@ -23,8 +23,10 @@ from eft.ports import Check, Clock, Limits, ProbeReport, Secrets, Store
 
 LOG = logging.getLogger(__name__)
 
-IDLE = timedelta(seconds=5)
-"""How long a connection waits for its next use; its slot may be wanted elsewhere."""
+IDLE = timedelta(seconds=30)
+"""How long a connection waits for its next use: a new one costs round trips, and tens of milliseconds of processor time at both ends."""
+SCARCE = timedelta(seconds=5)
+"""The same where more than half of the endpoint's slots are taken, across the fleet: its slot may be wanted elsewhere."""
 LEASE = timedelta(seconds=60)
 """Life of a slot whose process died."""
 TICK = 1.0
@@ -39,6 +41,8 @@ class _Slot:
     secret: bytes
     """Digest of the credential that the connection was made with; the credential itself is not kept."""
     holder: str
+    taken: int
+    """Slots of the endpoint that were taken when this one was acquired or renewed, this one included."""
     renewed: float
     connection: Connection
     idle_since: float | None = None
@@ -47,6 +51,11 @@ class _Slot:
 
     def serves(self, endpoint: SftpEndpoint, secret: bytes) -> bool:
         return self.endpoint == endpoint and self.secret == secret
+
+    def outlived(self, now: float) -> bool:
+        """Whether it has been idle for longer than it may."""
+        life = IDLE if 2 * self.taken <= self.endpoint.max_connections else SCARCE
+        return self.idle_since is None or now - self.idle_since >= life.total_seconds()
 
 
 class SftpConnections:
@@ -59,14 +68,12 @@ class SftpConnections:
         clock: Clock,
         *,
         patience: Patience | None = None,
-        idle: timedelta = IDLE,
         lease: timedelta = LEASE,
     ) -> None:
         self._limits = limits
         self._secrets = secrets
         self._clock = clock
         self._patience = patience or Patience()
-        self._idle = idle.total_seconds()
         self._lease = lease
         self._salt = os.urandom(16)
         self._inherited: list[_Slot] = []
@@ -99,7 +106,7 @@ class SftpConnections:
         """Tests an endpoint; never raises for what it finds. Nothing secret is sent to a server whose host key is not pinned."""
         try:
             credential = self._credential(endpoint)
-            holder = self._acquire(endpoint)
+            holder, _ = self._acquire(endpoint)
         except EftError as error:
             return ProbeReport(ok=False, checks=(Check(error.reason, ok=False, message=str(error)),))
         try:
@@ -108,10 +115,10 @@ class SftpConnections:
             self._release(endpoint, holder)
 
     def close_idle(self) -> None:
-        """Closes the connections that nobody has used for a few seconds and gives their slots back."""
-        latest = self._clock.monotonic() - self._idle
+        """Closes the connections that nobody has used for `IDLE` or `SCARCE` and gives their slots back."""
+        now = self._clock.monotonic()
         with self._lock:
-            old = [s for s in self._idling if s.lost or not s.connection.usable or s.idle_since is None or s.idle_since <= latest]
+            old = [slot for slot in self._idling if slot.lost or not slot.connection.usable or slot.outlived(now)]
             self._idling = [s for s in self._idling if s not in old]
         self._close(old)
 
@@ -145,14 +152,14 @@ class SftpConnections:
         return found or self._connect(endpoint, credential, secret)
 
     def _connect(self, endpoint: SftpEndpoint, credential: Credential, secret: bytes) -> _Slot:
-        holder = self._acquire(endpoint)
+        holder, taken = self._acquire(endpoint)
         renewed = self._clock.monotonic()
         try:
             connection, secret = self._log_in(endpoint, credential, secret)
         except BaseException:
             self._release(endpoint, holder)
             raise
-        slot = _Slot(endpoint, secret, holder, renewed, connection)
+        slot = _Slot(endpoint, secret, holder, taken, renewed, connection)
         with self._lock:
             self._used.add(slot)
             if self._keeper is None:
@@ -190,16 +197,18 @@ class SftpConnections:
             slot.connection.close()
             self._release(slot.endpoint, slot.holder)
 
-    def _acquire(self, endpoint: SftpEndpoint) -> str:
+    def _acquire(self, endpoint: SftpEndpoint) -> tuple[str, int]:
+        """Returns who has the new slot, and how many are taken with it."""
         holder = self._clock.nonce()
-        if not self._limits.acquire(_key(endpoint), limit=endpoint.max_connections, holder=holder, lease=self._lease):
+        taken = self._limits.acquire(_key(endpoint), limit=endpoint.max_connections, holder=holder, lease=self._lease)
+        if not taken:
             raise Transient(
                 f"all {endpoint.max_connections} connections of the endpoint are in use",
                 reason="endpoint_busy",
                 retry_after=timedelta(seconds=1 + 4 * self._clock.jitter()),
                 counts=False,
             )
-        return holder
+        return holder, taken
 
     def _release(self, endpoint: SftpEndpoint, holder: str) -> None:
         # A slot that cannot be given back ends with its lease.
@@ -236,12 +245,14 @@ class SftpConnections:
             due = [slot for slot in [*self._used, *self._idling] if now - slot.renewed > self._lease.total_seconds() / 3]
         for slot in due:
             try:
-                kept = self._limits.acquire(_key(slot.endpoint), limit=slot.endpoint.max_connections, holder=slot.holder, lease=self._lease)
+                taken = self._limits.acquire(
+                    _key(slot.endpoint), limit=slot.endpoint.max_connections, holder=slot.holder, lease=self._lease
+                )
             except EftError:
                 LOG.warning("the slot of a connection could not be renewed", extra={"endpoint": slot.endpoint.id}, exc_info=True)
                 continue
             slot.renewed = now
-            slot.lost = slot.lost or not kept
+            slot.taken, slot.lost = taken, slot.lost or not taken
 
     # -- fork --------------------------------------------------------------------------------------------------------
 
