@@ -143,7 +143,7 @@ class FakeStore:
         with self._called("stat"):
             return self._file(path, self._standing(path, version))
 
-    def read(self, file: RemoteFile, *, start: int, size: int) -> Iterator[Bytes]:
+    def read(self, file: RemoteFile, *, start: int, size: int, until: int | None = None) -> Iterator[Bytes]:
         with self._called("read"):
             version = file.fingerprint.version
             content = self.server.files.get(file.path) if version is None else self.server.versions.get((file.path, version))

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from eft.adapters.aws import AwsSession
-from eft.adapters.table import Row, Table, Value
+from eft.adapters.table import Outcome, Row, Table, Value
 from eft.domain.breaker import Breaker
 from eft.domain.instants import instant, millis
 from eft.ports import Clock
@@ -37,25 +37,19 @@ class DynamoLimits:
         self._lock = threading.Lock()
 
     def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> int:
-        """One request while slots are free and where all are taken; two where one has run out, or for a key's first slot.
+        """One request while slots are free and where all are taken; two where one has run out, or for the first of several slots.
 
         Leases that have run out count until somebody needs their slot. Where others keep changing the item meanwhile, the answer is 0.
         """
         now = self._clock.now()
         until = millis(now + lease)
         for _ in range(ROUNDS):
-            done, row = self._table.update(
-                *_slots_key(key),
-                "SET #slots.#holder = :until, #expires = :expires",
-                condition="attribute_exists(#slots.#holder) OR (attribute_exists(#slots) AND size(#slots) < :limit)",
-                values={":until": until, ":limit": limit, ":expires": _expires(now + lease)},
-                names={"#holder": holder},
-            )
+            done, row = self._renewed(key, limit=limit, holder=holder, until=until, expires=_expires(now + lease))
             seen: dict[str, int] | None = None if row is None else row["slots"]
             if done:
                 return len(seen or {})
             alive = {one: end for one, end in (seen or {}).items() if end >= millis(now)}
-            if len(alive) >= limit:
+            if len(alive) >= limit and holder not in alive:
                 return 0
             slots = {**alive, holder: until}
             if self._replace(key, seen, slots, expires=_expires(now + lease)):
@@ -129,6 +123,20 @@ class DynamoLimits:
         if row is not None and given_back is not None:
             # Changed meanwhile, it is not this caller's probe any more.
             self._store(endpoint, given_back, seen=row, reason=row["reason"])
+
+    def _renewed(self, key: str, *, limit: int, holder: str, until: int, expires: int) -> Outcome:
+        """Takes a slot that is seen to be free, or the holder's own, without a look before."""
+        values: dict[str, Value] = {":limit": limit, ":expires": expires}
+        if limit == 1:
+            # Whole, so that the key's first holder needs no second request.
+            change, values[":slots"], values[":none"] = "#slots = :slots", {holder: until}, {}
+            free = "attribute_not_exists(#slots) OR #slots = :none OR (attribute_exists(#slots.#holder) AND size(#slots) = :limit)"
+        else:
+            change, values[":until"] = "#slots.#holder = :until", until
+            free = "attribute_exists(#slots.#holder) OR (attribute_exists(#slots) AND size(#slots) < :limit)"
+        return self._table.update(
+            *_slots_key(key), f"SET {change}, #expires = :expires", condition=free, values=values, names={"#holder": holder}
+        )
 
     def _replace(self, key: str, seen: dict[str, int] | None, slots: dict[str, int], *, expires: int) -> bool:
         """Puts slots in place of those seen; returns whether they were still those."""

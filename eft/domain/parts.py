@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -66,6 +67,16 @@ class PartPlan(BaseModel):
     def parts(self) -> list[Part]:
         """Returns all parts in order."""
         return [self.part(n) for n in range(1, self.count + 1)]
+
+
+def followed(parts: Sequence[Part]) -> Iterator[tuple[Part, int]]:
+    """Yields parts in order, each with the byte at which it and those that follow it without a gap end."""
+    until: dict[int, int] = {}
+    for part in reversed(parts):
+        end = part.start + part.size
+        until[part.start] = until.get(end, end)
+    for part in parts:
+        yield part, until[part.start]
 
 
 def plan_parts(size: int, *, part_size: int, held: bool = True) -> PartPlan:

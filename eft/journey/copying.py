@@ -48,7 +48,7 @@ def copy_parts(
     file: RemoteFile,
     sink: Sink,
     upload: Upload,
-    parts: Iterable[Part],
+    parts: Iterable[tuple[Part, int]],
     *,
     held: list[Bytes] | None = None,
     fresh: bool,
@@ -56,7 +56,7 @@ def copy_parts(
     kept: Callable[[Iterable[Bytes]], Iterator[Bytes]],
     record: Callable[[PartDone], None],
 ) -> None:
-    """Copies parts one after the other and records each as soon as it is durable; the source is checked after each.
+    """Copies parts (`followed`) one after the other and records each as soon as it is durable; the source is checked after each.
 
     `held` are the bytes of the only part, read and checked already.
 
@@ -64,7 +64,7 @@ def copy_parts(
         SliceOver: `kept` said so, or the iterable of parts ended early by raising it; parts written by then are recorded.
     """
     if held is None and sink.copies_from(source):
-        for part in parts:
+        for part, _ in parts:
             record(sink.copy_part(upload, part, source=source, file=file))
         return
     with sink.upload(upload, fresh=fresh) as uploading:
@@ -75,9 +75,9 @@ def copy_parts(
                 record(PartDone(number=number, size=by_number[number].size, crc64nvme=tally.crcs[number], etag=etag))
 
         try:
-            for part in parts:
+            for part, until in parts:
                 by_number[part.number] = part
-                chunks = source.read(file, start=part.start, size=part.size) if held is None else held
+                chunks = source.read(file, start=part.start, size=part.size, until=until) if held is None else held
                 written = uploading.write(part, tally.watch(part, kept(chunks)))
                 if held is None:
                     check_unchanged(source, file)

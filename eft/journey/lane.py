@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from eft.domain.checksum import Tally
-from eft.domain.parts import Part, PartDone
+from eft.domain.parts import Part, PartDone, followed
 from eft.domain.transfer import Step, Transfer, Upload
 from eft.errors import SliceOver
 from eft.journey.copying import copy_parts, current_upload
@@ -77,6 +77,7 @@ class _Lanes:
         here = next(n for n, lane in enumerate(every) if self.begin in lane)
         order = [*every[here:], *every[:here]]
         # Those that another worker had come last: it may have given them up since.
+        looked = False
         for lane in [*(lane for lane in order if lane not in self._seen), *(lane for lane in order if lane in self._seen)]:
             if lane in self._taken or all(n in self._done for n in lane):
                 continue
@@ -90,13 +91,18 @@ class _Lanes:
                 self.begin, self.missing = lane.start, [self.upload.plan.part(n) for n in lane if n not in self._done]
                 if self.missing:
                     return True
+            elif not looked:
+                # Others are ahead: which lanes are done is known anew by one look, instead of by a try at each.
+                looked = True
+                if self.all_done():
+                    return False
         return False
 
-    def parts(self) -> Iterator[Part]:
-        """Yields what is to be copied, lane after lane."""
-        yield from self.missing
+    def parts(self) -> Iterator[tuple[Part, int]]:
+        """Yields what is to be copied, lane after lane, each part with the end of what is to be read of its lane in one go."""
+        yield from followed(self.missing)
         while self.go_on():
-            yield from self.missing
+            yield from followed(self.missing)
 
     def all_done(self) -> bool:
         """Returns whether the set is complete, whoever copied it."""

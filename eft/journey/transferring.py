@@ -6,7 +6,7 @@ from eft.domain.checksum import Tally
 from eft.domain.fingerprint import RemoteFile
 from eft.domain.flow import Checksum
 from eft.domain.names import RemotePath
-from eft.domain.parts import WHOLE_UP_TO, PartDone, plan_parts
+from eft.domain.parts import WHOLE_UP_TO, PartDone, followed, plan_parts
 from eft.domain.transfer import Step, Transfer, Upload
 from eft.errors import Permanent, Undecidable
 from eft.journey.copying import copy_parts, digest
@@ -129,7 +129,7 @@ def bring_parts(
                 file,
                 sink,
                 upload,
-                work.slice.parts(missing),
+                work.slice.parts(followed(missing)),
                 held=held if plan.count == 1 else None,
                 fresh=fresh,
                 tally=tally,

@@ -40,7 +40,7 @@ class Slice:
                 self.limits.release(key, holder=self.worker)
         self.admitted = set()
 
-    def parts(self, parts: Iterable[Part]) -> Iterator[Part]:
+    def parts(self, parts: Iterable[tuple[Part, int]]) -> Iterator[tuple[Part, int]]:
         """Yields parts while the slice lasts, the first in any case.
 
         Raises:

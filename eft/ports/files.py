@@ -87,8 +87,10 @@ class Source(Protocol):
             NotFound: `source_missing`.
         """
 
-    def read(self, file: RemoteFile, *, start: int, size: int) -> Iterator[Bytes]:
+    def read(self, file: RemoteFile, *, start: int, size: int, until: int | None = None) -> Iterator[Bytes]:
         """Yields exactly the bytes [start, start + size), pinned to the file's version where the store can.
+
+        Those that follow, up to `until`, are to be read next, in order: they may be asked for along with these.
 
         Raises:
             Permanent: `source_changed` when the version is gone or the file is shorter; `source_missing`; `permission_denied`.

@@ -50,7 +50,7 @@ class SimStore:
             raise NotFound(f"no file '{path}'", reason="source_missing")
         return found
 
-    def read(self, file: RemoteFile, *, start: int, size: int) -> Iterator[Bytes]:
+    def read(self, file: RemoteFile, *, start: int, size: int, until: int | None = None) -> Iterator[Bytes]:
         if self.server.kind == "s3":
             inode: Inode | None = self._do("get", file)
             if inode is None:

@@ -81,8 +81,9 @@ class S3Connections:
             Transient: `credential_rotated`: what was refused is not current any more.
         """
         principal = self._principal(endpoint)
+        store = S3Store(self._session(principal), _place(endpoint))
         try:
-            yield S3Store(self._session(principal), _place(endpoint))
+            yield store
         except EftError as error:
             if error.reason in REFUSED and endpoint.secret is not None:
                 self._secrets.forget(endpoint.secret)
@@ -93,6 +94,8 @@ class S3Connections:
                         counts=False,
                     ) from error
             raise
+        finally:
+            store.let_go()
 
     @contextmanager
     def staging(self) -> Iterator[S3Staging]:
@@ -100,7 +103,11 @@ class S3Connections:
         own = self._staging
         principal = _Principal(own.region, self._endpoint_url, None, None)
         place = Place(own.bucket, own.prefix, kms_key=own.kms_key, full_object_checksum=own.full_object_checksum)
-        yield S3Staging(self._session(principal), place)
+        store = S3Staging(self._session(principal), place)
+        try:
+            yield store
+        finally:
+            store.let_go()
 
     def probe(self, endpoint: S3Endpoint) -> ProbeReport:
         """Tests an endpoint: credential, bucket, region, listing, and writing without ever creating an object."""

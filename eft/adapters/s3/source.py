@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from botocore.exceptions import ClientError
@@ -40,12 +41,26 @@ _FIRST: Final = re.compile(r"bytes 0-([0-9]+)/([0-9]+)")
 """Content-Range of an object's first bytes (RFC 9110, 14.4)."""
 
 
+@dataclass(slots=True)
+class _Fetched:
+    """A range of a file's version that a store is sending."""
+
+    file: RemoteFile
+    body: Any
+    """Closed before its end, it takes its connection with it, which cannot serve another request."""
+    at: int
+    """The byte that comes next."""
+    end: int
+
+
 class S3Source(S3Bucket):
-    """`ports.Source` on a bucket."""
+    """`ports.Source` on a bucket. For one thread, which lets go at the end."""
 
     pins_versions: bool = True
     copy_whole_up_to = COPY_WHOLE_UP_TO
     copy_part_size = COPY_PART
+    _kept: _Fetched | None = None
+    """What is left of the last range, for whoever goes on with it."""
 
     def list(
         self,
@@ -79,8 +94,8 @@ class S3Source(S3Bucket):
             raise self._missing(path)
         return found
 
-    def read(self, file: RemoteFile, *, start: int, size: int) -> Iterator[Bytes]:
-        """Yields exactly the bytes [start, start + size) of the file's version.
+    def read(self, file: RemoteFile, *, start: int, size: int, until: int | None = None) -> Iterator[Bytes]:
+        """Yields exactly the bytes [start, start + size) of the file's version. One request brings all up to `until`, read by read.
 
         Raises:
             Permanent: `source_changed`, `source_missing`, `source_archived`.
@@ -89,15 +104,22 @@ class S3Source(S3Bucket):
         if size == 0:
             self._see_that_version_stands(file)
             return
-        with self.pinned(file.path):
-            answer = self._range(file, start, size)
-        body: Any = answer["Body"]
+        end = start + size
+        fetched = self._resumed(file, start, end) or self._fetched(file, start, until or end)
         try:
-            self._check_range(file, answer, start=start, size=size)
-            yield from self._bytes(file, body, size)
+            yield from self._bytes(file, fetched.body, size)
+            fetched.at = end
+            if fetched.at < fetched.end:
+                self._kept = fetched
         finally:
-            # Given up before its end, the connection cannot serve another request: closing drops it.
-            body.close()
+            if self._kept is not fetched:
+                fetched.body.close()
+
+    def let_go(self) -> None:
+        """Gives up what was asked for along with what was read."""
+        if self._kept is not None:
+            self._kept.body.close()
+            self._kept = None
 
     def whole(self, path: RemotePath, *, limit: int, version: str | None = None, listed: bool = False) -> Whole:  # noqa: ARG002 - the port's
         """Reads a small object, or a version of it, by one request, whose answer is of one version from its headers to its last byte.
@@ -202,6 +224,26 @@ class S3Source(S3Bucket):
         # Whole seconds, as a HEAD's header has them: some stores list milliseconds, and a version must look the same both ways.
         modified = entry["LastModified"].replace(microsecond=0)
         return Fingerprint(size=entry["Size"], modified=modified, etag=bare(entry["ETag"]))
+
+    def _resumed(self, file: RemoteFile, start: int, end: int) -> _Fetched | None:
+        """Returns what is left of the last range if it goes on with these bytes; anything else is given up."""
+        kept = self._kept
+        if kept is None or kept.file != file or kept.at != start or kept.end < end:
+            self.let_go()
+            return None
+        self._kept = None
+        return kept
+
+    def _fetched(self, file: RemoteFile, start: int, end: int) -> _Fetched:
+        with self.pinned(file.path):
+            answer = self._range(file, start, end - start)
+        fetched = _Fetched(file, answer["Body"], start, end)
+        try:
+            self._check_range(file, answer, start=start, size=end - start)
+        except BaseException:
+            fetched.body.close()
+            raise
+        return fetched
 
     def _range(self, file: RemoteFile, start: int, size: int) -> GetObjectOutputTypeDef:
         pinned, key = pin(file), self.key(file.path)
