@@ -94,8 +94,9 @@ def _once(outside: Outside, engine: WholeEngine, row: Row, tool: str, *, turn: i
         return None
     into = f"{row.workload.name}-{abs(hash(name)) % 10**8}-{turn}"
     case = row.case(outside, into)
-    outside.make_room(row.workload.bytes)
     outside.settle()
+    # Last: what is given back does not stay at hand for long.
+    outside.make_room(row.workload.bytes)
     report.loads.append(round(os.getloadavg()[0], 2))
     try:
         measured = engine(outside, case, **row.policy) if tool == ENGINE else TOOLS[tool](outside, case)

@@ -56,7 +56,9 @@ class Bucket:
     @contextmanager
     def open(self) -> Iterator[S3Staging]:
         """Gives the store as the journey gets it."""
-        yield self.store
+        store = self.store
+        yield store
+        store.let_go()
 
     def key(self, path: str) -> str:
         """The key of a path below the prefix."""

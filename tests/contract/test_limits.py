@@ -95,7 +95,7 @@ def test_a_lowered_limit_holds(rows: Rows) -> None:
     for holder in ("a", "b", "c"):
         assert _take(rows, holder, limit=3)
     assert not _take(rows, "d", limit=1)
-    assert _take(rows, "a", limit=1)
+    assert _take(rows, "a", limit=1) == 3
     for holder in ("a", "b"):
         _give(rows, holder)
     assert not _take(rows, "d", limit=1)
@@ -212,7 +212,7 @@ def test_success_on_a_closed_breaker_changes_nothing(rows: Rows) -> None:
 
 
 def test_slots_cost_one_request_each_way(dynamo: DynamoRows) -> None:
-    """To take, to renew, to be refused and to give back; a key's first slot costs two."""
+    """To take, to renew, to be refused and to give back; the first of several slots costs two."""
     with dynamo.counted() as sent:
         _take(dynamo, "a", limit=2)
     assert sent == {"UpdateItem": 2}
@@ -222,6 +222,17 @@ def test_slots_cost_one_request_each_way(dynamo: DynamoRows) -> None:
         _take(dynamo, "c", limit=2)
         _give(dynamo, "b")
     assert sent == {"UpdateItem": 4}
+
+
+def test_the_only_slot_costs_one_request_each_way(dynamo: DynamoRows) -> None:
+    """A lane's key is new most often, and given back to be taken again."""
+    with dynamo.counted() as sent:
+        for holder in ("a", "b"):
+            assert _take(dynamo, holder, limit=1)
+            assert _take(dynamo, holder, limit=1)
+            assert not _take(dynamo, "c", limit=1)
+            _give(dynamo, holder)
+    assert sent == {"UpdateItem": 8}
 
 
 def test_a_closed_breaker_costs_one_read(dynamo: DynamoRows) -> None:

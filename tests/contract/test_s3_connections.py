@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -76,6 +77,27 @@ def connections(
 def checks(report: ProbeReport) -> dict[str, bool]:
     """The outcome of each check by name."""
     return {check.name: check.ok for check in report.checks}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["endpoint", "staging"])
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "failed"])
+def test_lets_go_at_the_end(seaweed: S3Server, secrets: FakeSecrets, own: bool, fails: bool) -> None:
+    """What was fetched along with the last range is given up when the store is, whatever ended its use: else its connection stays."""
+    bucket = new_bucket(seaweed_session(seaweed))
+    bucket.put("a.bin", bytes(200_000))
+    closed: list[bool] = []
+    ref = secrets.put(tenant="t", endpoint="ep1", credential=keys(seaweed.ACCESS_KEY, seaweed.SECRET_KEY))
+    made = connections(secrets)
+    with suppress(Transient), made.staging() if own else made.open(endpoint(bucket, secret=ref)) as store:
+        # The staging bucket's credential is the process's own; there is none here.
+        store.session, store.place = bucket.session, bucket.store.place
+        file = store.stat(remote_path("a.bin"))
+        assert sum(len(chunk) for chunk in store.read(file, start=0, size=100_000, until=200_000)) == 100_000
+        assert store._kept is not None
+        store._kept.body.close = lambda: closed.append(True)
+        if fails:
+            raise Transient("cut")
+    assert closed == [True]
 
 
 def test_opens_with_the_customers_own_key(seaweed: S3Server, secrets: FakeSecrets) -> None:

@@ -246,7 +246,7 @@ def test_an_abandoned_read_leaves_no_replies_behind() -> None:
 
 
 def _read(store: SftpStore, file: RemoteFile, start: int, size: int) -> bytes:
-    return b"".join(bytes(chunk) for chunk in store.read(file, start=start, size=size))
+    return b"".join(bytes(chunk) for chunk in store.read(file, start=start, size=size, until=file.size))
 
 
 def _far(store: SftpStore) -> SftpStore:

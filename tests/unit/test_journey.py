@@ -14,6 +14,7 @@ import pytest
 from eft.domain.fingerprint import Fingerprint, RefusedName
 from eft.domain.flow import Flow
 from eft.domain.names import remote_path
+from eft.domain.parts import PartDone
 from eft.domain.transfer import State, Step, Transfer
 from eft.errors import Conflict, LostOwnership, NotFound, Permanent, Transient
 from eft.journey.accept import Submission, accept, first_message
@@ -107,6 +108,26 @@ def test_a_lane_is_one_workers(world: World) -> None:
     world.limits.release(f"lane:{transfer.id}:1:1", holder="other")
     assert world.deliver_message(lane) == next_message(world.ledger.load(transfer.id))
     assert world.server("s3-b").calls["write"] == 9
+
+
+def test_lanes_that_others_have_done_are_looked_at_and_not_tried(world: World) -> None:
+    """Where one lane is refused, one look says which of the others are worth a try."""
+    world.server("sftp-a").put("in/a.bin", content(9 * SMALL.part_size))
+    transfer = world.submit("sftp-a", "s3-b")
+    last = world.deliver_message(world.queue.popleft())[2]
+    done = [PartDone(number=n, size=SMALL.part_size, crc64nvme=n, etag="e") for n in (4, 5, 6)]
+    world.limits.acquire(f"lane:{transfer.id}:1:1", limit=1, holder="other", lease=timedelta(minutes=1))
+
+    def others(label: str) -> None:
+        if label == "s3-b.write:after" and not set(world.ledger.parts(transfer.id, attempt=1)) & {4}:
+            world.ledger.record_parts(transfer.id, attempt=1, done=done)
+
+    watch(world, others)
+    tried = world.limits.calls["acquire"]
+    assert world.deliver_message(last) == []
+    # Its own, and the first.
+    assert world.limits.calls["acquire"] - tried == 2
+    assert list(world.ledger.parts(transfer.id, attempt=1)) == [4, 5, 6, 7, 8, 9]
 
 
 def test_a_lane_that_its_worker_gives_up_is_looked_at_again(world: World) -> None:
