@@ -27,7 +27,7 @@ from eft.domain.names import (
     token_name,
     transfer_id,
 )
-from eft.domain.parts import MAX_PARTS, MIB, lanes, plan_parts
+from eft.domain.parts import MAX_PARTS, MIB, followed, lanes, plan_parts
 from eft.domain.transfer import MOVES, NEXT_STEP, RESTING, State
 from eft.errors import NotFound, Permanent
 
@@ -224,6 +224,19 @@ def test_parts_that_nobody_holds_grow_with_the_file() -> None:
     assert {size: plan.part_size // MIB for size, plan in grown.items()} == {8: 8, 256: 8, 1023: 8, 1024: 16, 100 * 1024: 16}
     assert [len(lanes(grown[size], width=4)) for size in (256, 1023, 1024)] == [8, 16, 16]
     assert plan_parts(1024 * MIB, part_size=8 * MIB).part_size == 8 * MIB
+
+
+def test_parts_are_read_in_one_go_up_to_the_next_gap() -> None:
+    """Each is told where it and those that follow it directly end, wherever one is missing or out of order."""
+    plan = plan_parts(75, part_size=10)
+    ends = {
+        number: [until for _, until in followed([plan.part(n) for n in order])]
+        for number, order in enumerate([(1, 2, 3), (2, 3, 5, 8), (3, 2)])
+    }
+    assert ends == {0: [30, 30, 30], 1: [30, 30, 50, 75], 2: [30, 20]}
+    assert list(followed([])) == []
+    empty = plan_parts(0, part_size=10).part(1)
+    assert list(followed([empty])) == [(empty, 0)]
 
 
 @given(st.integers(min_value=1, max_value=300), st.integers(min_value=1, max_value=40))
