@@ -91,13 +91,20 @@ def test_what_does_not_follow_is_asked_for_anew(bucket: Bucket) -> None:
     assert len(asked) == 6
 
 
-def test_a_range_that_was_given_up_is_not_gone_on_with(bucket: Bucket) -> None:
-    """Whoever stops in the middle of a part leaves nothing behind that could be taken for the next one."""
+def test_a_range_that_was_given_up_is_not_gone_on_with(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops in the middle of a part leaves nothing behind that could be taken for the next one; its connection is closed."""
+    closed: list[bool] = []
     with ranges(bucket) as asked, bucket.open() as store:
         file = store.stat(PATH)
+        fetched = store._fetched(file, 0, file.size)
+        monkeypatch.setattr(fetched.body, "close", lambda: closed.append(True))
+        monkeypatch.setattr(store, "_resumed", lambda *_: fetched)
         chunks = iter(store.read(file, start=0, size=CUTS[1], until=file.size))
         next(chunks)
         chunks.close()  # type: ignore[attr-defined] # a generator's
+        monkeypatch.undo()
+        fetched.body.close()
+        assert closed == [True]
         assert part(store, file, 1, until=file.size) == CONTENT[CUTS[1] : CUTS[2]]
     assert len(asked) == 2
 
