@@ -57,6 +57,7 @@ class FakeServer:
     kind: Literal["sftp", "s3"] = "sftp"
     rename: Literal["posix", "plain"] = "posix"
     parallel: int = 4
+    far: bool = False
     refuses_taken: bool = True
     """As AWS does; of `s3` alone."""
     files: dict[str, Content] = field(default_factory=dict)
@@ -115,6 +116,7 @@ class FakeStore:
         self.refuses_taken = server.refuses_taken and server.kind == "s3"
         self.puts = self.refuses_taken
         self.lanes = server.parallel
+        self.far = server.far
 
     @contextmanager
     def _called(self, call: str) -> Iterator[None]:

@@ -17,6 +17,7 @@ from typing import Final, Literal, TypeGuard, TypeVar
 
 from eft.domain.announcement import news
 from eft.domain.breaker import Breaker
+from eft.domain.congestion import EASES, WIDENS
 from eft.domain.cursor import cursor_after, read_cursor
 from eft.domain.endpoint import Credential, Endpoint, S3Endpoint, SecretRef
 from eft.domain.flow import Arrival, Flow, Manual
@@ -469,16 +470,30 @@ class FakeLimits(_Fake):
         super().__init__()
         self._clock = clock
         self._slots: dict[str, dict[str, datetime]] = defaultdict(dict)
+        self._eased: dict[str, tuple[int, datetime]] = {}
+        """Keys of which fewer slots are allowed: how many, and since when."""
         self._breakers: dict[str, Breaker] = {}
 
     def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> int:
         with self._called("acquire"):
             now = self._clock.now()
             slots = {one: until for one, until in self._slots[key].items() if one == holder or until >= now}
-            if holder not in slots and len(slots) >= limit:
-                return 0
+            allowed, eased = self._eased.get(key, (limit, now))
+            if holder not in slots and len(slots) >= min(limit, allowed):
+                if len(slots) >= limit or now < eased + WIDENS:
+                    return 0
+                self._eased[key] = (allowed + 1, now)
             self._slots[key] = {**slots, holder: now + lease}
             return len(self._slots[key])
+
+    def ease(self, key: str, *, to: int) -> bool:
+        with self._called("ease"):
+            now = self._clock.now()
+            allowed, eased = self._eased.get(key, (None, now))
+            if key not in self._slots or (allowed is not None and (allowed <= to or eased >= now - EASES)):
+                return False
+            self._eased[key] = (to, now)
+            return True
 
     def release(self, key: str, *, holder: str) -> None:
         with self._called("release"):

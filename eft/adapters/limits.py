@@ -1,7 +1,7 @@
 """Slots and breakers in DynamoDB, one item each, in the ledger's table.
 
     pk              sk   what
-    S#<key>         S    slots: {holder: until}
+    S#<key>         S    slots: {holder: until}; where fewer are allowed than the limit: allowed, eased (when that changed)
     B#<endpoint>    B    a breaker that is not closed, or counts failures; a closed one has no item
 
 All writes are conditional, so that nobody waits for a lock.
@@ -10,12 +10,14 @@ All writes are conditional, so that nobody waits for a lock.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 from eft.adapters.aws import AwsSession
 from eft.adapters.table import Outcome, Row, Table, Value
 from eft.domain.breaker import Breaker
+from eft.domain.congestion import EASES, WIDENS
 from eft.domain.instants import instant, millis
 from eft.ports import Clock
 
@@ -39,20 +41,24 @@ class DynamoLimits:
     def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> int:
         """One request while slots are free and where all are taken; two where one has run out, or for the first of several slots.
 
-        Leases that have run out count until somebody needs their slot. Where others keep changing the item meanwhile, the answer is 0.
+        Where others keep changing the item meanwhile, the answer is 0.
         """
         now = self._clock.now()
         until = millis(now + lease)
         for _ in range(ROUNDS):
             done, row = self._renewed(key, limit=limit, holder=holder, until=until, expires=_expires(now + lease))
-            seen: dict[str, int] | None = None if row is None else row["slots"]
+            seen: dict[str, int] = {} if row is None else row["slots"]
+            alive = {one: end for one, end in seen.items() if end >= millis(now)}
             if done:
-                return len(seen or {})
-            alive = {one: end for one, end in (seen or {}).items() if end >= millis(now)}
+                return len(alive)
             if len(alive) >= limit and holder not in alive:
                 return 0
-            slots = {**alive, holder: until}
-            if self._replace(key, seen, slots, expires=_expires(now + lease)):
+            slots, changed = {**alive, holder: until}, {}
+            if row is not None and holder not in alive and len(alive) >= row.get("allowed", limit):
+                if now < instant(row["eased"]) + WIDENS:
+                    return 0
+                changed = {"allowed": row["allowed"] + 1, "eased": millis(now)}
+            if self._replace(key, row, slots, expires=_expires(now + lease), more=changed):
                 return len(slots)
         return 0
 
@@ -64,6 +70,17 @@ class DynamoLimits:
             condition="attribute_exists(#slots.#holder)",
             names={"#holder": holder},
         )
+
+    def ease(self, key: str, *, to: int) -> bool:
+        """One request."""
+        now = self._clock.now()
+        done, _ = self._table.update(
+            *_slots_key(key),
+            "SET #allowed = :to, #eased = :now",
+            condition="attribute_exists(#slots) AND (attribute_not_exists(#allowed) OR (#allowed > :to AND #eased < :before))",
+            values={":to": to, ":now": millis(now), ":before": millis(now - EASES)},
+        )
+        return done
 
     def shut_until(self, endpoint: str) -> datetime | None:
         """One request while the breaker is closed or shut; two for the caller that probes."""
@@ -133,22 +150,22 @@ class DynamoLimits:
             free = "attribute_not_exists(#slots) OR #slots = :none OR (attribute_exists(#slots.#holder) AND size(#slots) = :limit)"
         else:
             change, values[":until"] = "#slots.#holder = :until", until
-            free = "attribute_exists(#slots.#holder) OR (attribute_exists(#slots) AND size(#slots) < :limit)"
+            few = "size(#slots) < :limit AND (attribute_not_exists(#allowed) OR size(#slots) < #allowed)"
+            free = f"attribute_exists(#slots.#holder) OR (attribute_exists(#slots) AND {few})"
         return self._table.update(
             *_slots_key(key), f"SET {change}, #expires = :expires", condition=free, values=values, names={"#holder": holder}
         )
 
-    def _replace(self, key: str, seen: dict[str, int] | None, slots: dict[str, int], *, expires: int) -> bool:
-        """Puts slots in place of those seen; returns whether they were still those."""
-        values: dict[str, Value] = {":slots": dict(slots), ":expires": expires}
+    def _replace(self, key: str, seen: Row | None, slots: dict[str, int], *, expires: int, more: Mapping[str, int]) -> bool:
+        """Puts slots, and `more`, in place of what was seen; returns whether that was still so."""
+        values: dict[str, Value] = {":slots": dict(slots), ":expires": expires, **{f":{name}": value for name, value in more.items()}}
+        condition = "attribute_not_exists(#slots)"
         if seen is not None:
-            values[":seen"] = dict(seen)
-        done, _ = self._table.update(
-            *_slots_key(key),
-            "SET #slots = :slots, #expires = :expires",
-            condition="attribute_not_exists(#slots)" if seen is None else "#slots = :seen",
-            values=values,
-        )
+            values[":seen"], condition = dict(seen["slots"]), "#slots = :seen"
+        if seen is not None and more:
+            values[":was"], condition = seen["eased"], "#slots = :seen AND #eased = :was"
+        changes = ", ".join(f"#{name} = :{name}" for name in ("slots", "expires", *more))
+        done, _ = self._table.update(*_slots_key(key), f"SET {changes}", condition=condition, values=values)
         return done
 
     def _store(self, endpoint: str, breaker: Breaker, *, seen: Row | None, reason: str) -> bool:

@@ -22,6 +22,8 @@ LANE_WORTH = 4
 GROWN = 2
 PARTS_BEFORE_GROWN = 64
 """How many times larger parts may be that nobody holds in memory, and of how many such parts a file is then."""
+FAR_LANES = 2
+"""How many times as many lanes a large file has where an end is far away."""
 LARGEST_HELD = 128 * MIB
 """Bytes of a part that a worker holds in memory until it is sent to a bucket: files of up to 1.2 TiB, at 10,000 parts."""
 

@@ -104,7 +104,7 @@ def _begin(work: Work, source: Source, file: RemoteFile, sink: Store, path: Remo
     attempt = transfer.attempt + 1
     name = token_name(path, transfer=transfer.id, region_epoch=standing.region_epoch, attempt=attempt, nonce=engine.clock.nonce())
     token = sink.mint(path, token=name, transfer=transfer.id, size=file.size, create_directories=transfer.policy.create_directories)
-    upload = new_upload(engine, transfer, sink, size=file.size, token=token, path=path)
+    upload = new_upload(engine, transfer, source, sink, size=file.size, token=token, path=path)
     work.enter(
         State.DELIVERING,
         transfer.with_(

@@ -42,7 +42,7 @@ def _begin(work: Work, source: Source, file: RemoteFile, staging: Sink) -> Uploa
     # Staging buckets replicate to each other: what another era staged of the same transfer has another name.
     path = remote_path(f"{transfer.tenant}/{transfer.id}/{transfer.region_epoch}.{attempt}")
     token = staging.mint(path, token=path, transfer=transfer.id, size=file.size, create_directories=True)
-    upload = new_upload(work.engine, transfer, staging, size=file.size, token=token, path=path)
+    upload = new_upload(work.engine, transfer, source, staging, size=file.size, token=token, path=path)
     work.enter(
         State.STAGING,
         transfer.with_(fingerprint=file.fingerprint, attempt=attempt, expected_sha256=expected_sha256(work, source), staging=upload),

@@ -6,7 +6,7 @@ from eft.domain.checksum import Tally
 from eft.domain.fingerprint import RemoteFile
 from eft.domain.flow import Checksum
 from eft.domain.names import RemotePath
-from eft.domain.parts import WHOLE_UP_TO, PartDone, followed, plan_parts
+from eft.domain.parts import FAR_LANES, WHOLE_UP_TO, PartDone, followed, plan_parts
 from eft.domain.transfer import Step, Transfer, Upload
 from eft.errors import Permanent, Undecidable
 from eft.journey.copying import copy_parts, digest
@@ -77,14 +77,17 @@ def expected_sha256(work: Work, source: Source) -> str | None:
     return words[0].lower()
 
 
-def new_upload(engine: Engine, transfer: Transfer, sink: Sink, *, size: int, token: str, path: RemotePath) -> Upload:
-    """Returns the next attempt: one lane for small files, for sinks that want writes in order, and where SHA-256 is demanded."""
+def new_upload(engine: Engine, transfer: Transfer, source: Source, sink: Sink, *, size: int, token: str, path: RemotePath) -> Upload:
+    """Returns the next attempt: one lane for small files, for sinks that want writes in order, and where SHA-256 is demanded.
+
+    Twice as many as usual where an end is far away.
+    """
     # Where bytes are let through slowly, a slice has its turn for as long as a part takes.
     held = sink.holds_parts or bool(bounded_ends(engine, transfer))
     plan = plan_parts(size, part_size=engine.tuning.part_size, held=held)
     alone = demands_sha(transfer) or plan.count < engine.tuning.lane_threshold
-    width = 1 if alone else min(engine.tuning.lane_width, sink.lanes)
-    return Upload(attempt=transfer.attempt + 1, token=token, path=path, plan=plan, lanes=width)
+    width = engine.tuning.lane_width * (FAR_LANES if source.far or sink.far else 1)
+    return Upload(attempt=transfer.attempt + 1, token=token, path=path, plan=plan, lanes=1 if alone else min(width, sink.lanes))
 
 
 def demands_sha(transfer: Transfer) -> bool:

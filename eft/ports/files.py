@@ -71,6 +71,10 @@ class Source(Protocol):
     pins_versions: bool
     """Whether disposal goes by version (S3) instead of by renaming to a token (SFTP)."""
 
+    @property
+    def far(self) -> bool:
+        """Whether a stream mostly waits for round trips, so that a large file is worth more of them."""
+
     def list(self, directory: str, *, recursive: bool, disposals: bool = False) -> Iterator[RemoteFile | RefusedName]:
         """Yields the regular files below a directory, tokens of ours left out; symbolic links and bad names as RefusedName.
 
@@ -128,6 +132,10 @@ class Sink(Protocol):
     """Whether a part stays in memory until all of it is read. Where it does not, parts may be larger."""
     lanes: int
     """Workers that may write one upload at a time: 1 where writes must be sequential."""
+
+    @property
+    def far(self) -> bool:
+        """As a source's."""
 
     @property
     def refuses_taken(self) -> bool:

@@ -222,7 +222,16 @@ class Limits(Protocol):
     """Bounds that hold across the fleet: slots are leases that a crash gives back; a breaker stops hammering a dead server."""
 
     def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> int:
-        """Takes, or renews, one of `limit` slots of `key` for `holder`; returns how many are taken then, or 0 if it got none."""
+        """Takes, or renews, one of `limit` slots of `key` for `holder`; returns how many are taken then, or 0 if it got none.
+
+        Where `ease` allows fewer, one more is let in `congestion.WIDENS` after the last change, and so on up to the limit.
+        """
+
+    def ease(self, key: str, *, to: int) -> bool:
+        """Lets no more than `to` holders take a slot from now on; those that have one keep it. Returns whether that is less than before.
+
+        Not twice within `congestion.EASES`.
+        """
 
     def release(self, key: str, *, holder: str) -> None:
         """Gives a slot back."""

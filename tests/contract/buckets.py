@@ -57,8 +57,10 @@ class Bucket:
     def open(self) -> Iterator[S3Staging]:
         """Gives the store as the journey gets it."""
         store = self.store
-        yield store
-        store.let_go()
+        try:
+            yield store
+        finally:
+            store.let_go()
 
     def key(self, path: str) -> str:
         """The key of a path below the prefix."""

@@ -158,6 +158,10 @@ class Relay:
         """Bytes that went to the server."""
         self.connections = 0
         """SSH clients that came."""
+        self.most: int | None = None
+        """Clients at a time beyond which one more is hung up on, as servers do that have enough."""
+        self._live = 0
+        self._counting = threading.Lock()
 
     @contextmanager
     def running(self) -> Iterator[int]:
@@ -179,6 +183,17 @@ class Relay:
             _cut(end)
 
     def _serve(self, client: socket.socket) -> None:
+        with self._counting:
+            self._live += 1
+            enough = self.most is not None and self._live > self.most
+        try:
+            if not enough:
+                self._pass_on(client)
+        finally:
+            with self._counting:
+                self._live -= 1
+
+    def _pass_on(self, client: socket.socket) -> None:
         with socket.create_connection(("127.0.0.1", self._server)) as server:
             known = False
             self._ends += [client, server]

@@ -7,6 +7,7 @@ from datetime import timedelta
 from eft.adapters.aws import AwsSession, StaticKeys
 from eft.adapters.limits import DynamoLimits
 from eft.domain.breaker import PROBE
+from eft.domain.congestion import EASES, WIDENS
 from tests.contract.rows import LEASE, DynamoRows, Rows, at_once
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -74,6 +75,13 @@ def test_a_crash_gives_a_slot_back(rows: Rows) -> None:
     assert not _take(rows, "a", limit=1)
 
 
+def test_the_dead_are_not_counted(rows: Rows) -> None:
+    """Who asks how many slots are taken hears of the living, also while the others' are not needed yet."""
+    assert [_take(rows, holder, limit=9) for holder in ("a", "b", "c")] == [1, 2, 3]
+    rows.clock.advance(LEASE + MILLISECOND)
+    assert _take(rows, "d", limit=9) == 1
+
+
 def test_a_renewal_extends_a_slot(rows: Rows) -> None:
     """The lease runs from the last time that the holder asked."""
     assert _take(rows, "a", limit=1)
@@ -88,6 +96,48 @@ def test_of_sixteen_successors_one_takes_an_expired_slot(rows: Rows) -> None:
     assert _take(rows, "dead", limit=1)
     rows.clock.advance(LEASE + MILLISECOND)
     assert at_once(lambda n: bool(_take(rows, f"w{n}", limit=1))).count(True) == 1
+
+
+def test_fewer_are_let_in_once_eased(rows: Rows) -> None:
+    """Whoever has a slot keeps and renews it; another one is let in a while after the last change, one each time, up to the limit."""
+    assert [_take(rows, holder, limit=5) for holder in ("a", "b", "c", "d")] == [1, 2, 3, 4]
+    assert rows.limits.ease(f"tenant:{rows.tenant}", to=2)
+    assert not _take(rows, "e", limit=5)
+    assert _take(rows, "a", limit=5) == 4
+    for holder in ("b", "c", "d"):
+        _give(rows, holder)
+    assert _take(rows, "e", limit=5) == 2
+    assert not _take(rows, "f", limit=5)
+    rows.clock.advance(WIDENS)
+    assert _take(rows, "f", limit=5) == 3
+    assert not _take(rows, "g", limit=5)
+    for holder, taken in (("g", 4), ("h", 5), ("i", 0)):
+        rows.clock.advance(WIDENS)
+        assert _take(rows, "a", limit=5)
+        assert _take(rows, holder, limit=5) == taken
+
+
+def test_easing_goes_down_by_and_by(rows: Rows) -> None:
+    """Not upwards, not twice within a few seconds, and not where nobody ever had a slot; the only slot cannot be fewer."""
+    key = f"tenant:{rows.tenant}"
+    assert not rows.limits.ease(key, to=3)
+    _take(rows, "a", limit=9)
+    assert rows.limits.ease(key, to=4)
+    assert not rows.limits.ease(key, to=2)
+    rows.clock.advance(EASES + MILLISECOND)
+    assert not rows.limits.ease(key, to=4)
+    assert rows.limits.ease(key, to=2)
+    assert _take(rows, "b", limit=9) == 2
+    assert not _take(rows, "c", limit=9)
+    assert not _take(rows, "c", limit=1)
+
+
+def test_of_sixteen_that_wait_one_is_let_in_beyond_what_is_allowed(rows: Rows) -> None:
+    """However they race for it."""
+    _take(rows, "a", limit=9)
+    assert rows.limits.ease(f"tenant:{rows.tenant}", to=1)
+    rows.clock.advance(WIDENS)
+    assert at_once(lambda n: bool(_take(rows, f"w{n}", limit=9))).count(True) == 1
 
 
 def test_a_lowered_limit_holds(rows: Rows) -> None:

@@ -352,7 +352,23 @@ def test_a_server_without_ranges_is_refused_for_parts() -> None:
         assert read(bucket.store, a_file(10)) == b"0123456789"
         with pytest.raises(Permanent) as error:
             list(bucket.store.read(a_file(10), start=5, size=5))
+        assert error.value.reason == "ranges_missing"
+        with pytest.raises(Permanent) as error:
+            list(bucket.store.read(a_file(10), start=0, size=5, until=10))
     assert error.value.reason == "ranges_missing"
+
+
+def test_a_server_may_send_less_than_was_asked_for_ahead() -> None:
+    """What is read now is there; the rest is asked for when its turn comes. No less, and not another range."""
+    headers = {"Content-Length": "6", "Content-Range": "bytes 2-7/10", "ETag": '"e"'}
+    with answering(206, headers, b"234567") as bucket:
+        store = bucket.store
+        assert b"".join(store.read(a_file(10), start=2, size=4, until=10)) == b"2345"
+        assert b"".join(store.read(a_file(10), start=6, size=2, until=10)) == b"67"
+        for start, size in ((2, 7), (1, 4), (3, 4)):
+            with pytest.raises(Permanent) as error:
+                list(store.read(a_file(10), start=start, size=size, until=10))
+            assert error.value.reason == "source_changed"
 
 
 def test_nothing_listens() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from eft.adapters.s3.source import S3Source
 from eft.domain.fingerprint import RemoteFile
 from eft.domain.names import remote_path
 from eft.errors import Permanent, Transient
@@ -96,7 +97,7 @@ def test_a_range_that_was_given_up_is_not_gone_on_with(bucket: Bucket, monkeypat
     closed: list[bool] = []
     with ranges(bucket) as asked, bucket.open() as store:
         file = store.stat(PATH)
-        fetched = store._fetched(file, 0, file.size)
+        fetched = store._fetched(file, 0, CUTS[1], until=file.size)
         monkeypatch.setattr(fetched.body, "close", lambda: closed.append(True))
         monkeypatch.setattr(store, "_resumed", lambda *_: fetched)
         chunks = iter(store.read(file, start=0, size=CUTS[1], until=file.size))
@@ -107,6 +108,27 @@ def test_a_range_that_was_given_up_is_not_gone_on_with(bucket: Bucket, monkeypat
         assert closed == [True]
         assert part(store, file, 1, until=file.size) == CONTENT[CUTS[1] : CUTS[2]]
     assert len(asked) == 2
+
+
+def test_an_answer_that_breaks_off_between_two_parts_is_asked_for_again(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody reads while a part is written, and a store may hang up: once, and that is nobody's failure; a second time in a row it is."""
+    with ranges(bucket) as asked, bucket.open() as store:
+        file = store.stat(PATH)
+        came = part(store, file, 0, until=file.size)
+        assert store._kept is not None
+        monkeypatch.setattr(store._kept.body, "readinto", lambda _: 0)
+        came += part(store, file, 1, until=file.size) + part(store, file, 2, until=file.size)
+        assert came == CONTENT
+        monkeypatch.setattr(S3Source, "_bytes", cut)
+        with pytest.raises(Transient) as error:
+            part(store, file, 0, until=file.size)
+        assert error.value.reason == "aws_unavailable"
+    assert asked == [f"bytes={begin}-{len(CONTENT) - 1}" for begin in (0, CUTS[1], 0)]
+
+
+def cut(*_: object) -> Iterator[bytes]:
+    """A body that ends at once."""
+    raise Transient("cut", reason="aws_unavailable")
 
 
 def test_an_answer_goes_on_with_the_version_that_it_began_with(bucket: Bucket) -> None:

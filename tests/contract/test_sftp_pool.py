@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from uuid import uuid4
 
@@ -96,6 +96,59 @@ def test_idle_connections_are_closed(bench: SftpBench, relay: Relay) -> None:
     assert relay.connections == 2
 
 
+def test_a_server_that_has_enough_is_given_fewer_connections(sshd: SftpServer, relay: Relay) -> None:
+    """One more than it takes is no failure of the endpoint's: whoever wanted it waits, the fleet asks for fewer, and later for more."""
+    with relay.running() as port, SftpBench(sshd.account(uuid4().hex), changes={"port": port, "max_connections": 5}) as bench:
+        relay.most = 2
+        with bench.open(), bench.open():
+            with pytest.raises(Transient) as error, bench.open():
+                pass
+            assert (error.value.reason, error.value.counts, error.value.endpoint) == ("endpoint_busy", False, None)
+            assert error.value.retry_after is not None
+            tried = relay.connections
+            with pytest.raises(Transient) as error, bench.open():
+                pass
+            assert error.value.reason == "endpoint_busy"
+            assert relay.connections == tried
+            relay.most = None
+            bench.clock.advance(15)
+            with bench.open() as third:
+                assert listed(third) == {}
+
+
+def test_a_server_that_is_gone_is_not_taken_for_one_that_has_enough(sshd: SftpServer, relay: Relay) -> None:
+    """Where no other connection lives, a refusal is the endpoint's failure, and counts."""
+    with relay.running() as port, SftpBench(sshd.account(uuid4().hex), changes={"port": port, "max_connections": 5}) as bench:
+        relay.most = 0
+        with pytest.raises(Transient) as error, bench.open():
+            pass
+        assert (error.value.reason, error.value.endpoint) == ("connection_lost", bench.endpoint.id)
+        relay.most = None
+        with bench.open(), bench.open(), bench.open(), bench.open() as fourth:
+            assert listed(fourth) == {}
+
+
+def test_a_cut_in_use_halves_the_connections(sshd: SftpServer, relay: Relay) -> None:
+    """Where others live; whoever has a connection keeps it."""
+    with (
+        relay.running() as port,
+        SftpBench(sshd.account(uuid4().hex), changes={"port": port, "max_connections": 5}) as bench,
+        ExitStack() as held,
+    ):
+        for _ in range(3):
+            held.enter_context(bench.open())
+        with suppress(Transient), bench.open() as store:
+            store.session.wire.broken = True  # type: ignore[attr-defined] # as a cut connection has it
+            raise Transient("cut")
+        held.pop_all().close()
+        bench.connections.close_all()
+        held.enter_context(bench.open())
+        held.enter_context(bench.open())
+        with pytest.raises(Transient) as error, bench.open():
+            pass
+        assert error.value.reason == "endpoint_busy"
+
+
 def test_slots_that_are_scarce_come_back_sooner(bench: SftpBench) -> None:
     """Idle connections keep at most half of an endpoint's slots from others for longer than five seconds."""
     with bench.open(), bench.open():
@@ -169,6 +222,31 @@ def test_a_lost_slot_ends_its_connection(bench: SftpBench, relay: Relay) -> None
         bench.limits.release(bench.key, holder=other)
     use(bench)
     assert relay.connections == 2
+
+
+def test_a_lost_slot_is_not_used_again(bench: SftpBench, relay: Relay) -> None:
+    """Not even before the keeper has closed its idle connection."""
+    use(bench)
+    bench.connections._idling[0].lost = True
+    use(bench)
+    assert relay.connections == 2
+    assert len(bench.limits.holders(bench.key)) == 1
+
+
+def test_a_slot_given_back_while_it_is_renewed_stays_free(bench: SftpBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper does not take it anew for a connection that is gone."""
+    use(bench)
+    acquire = bench.limits.acquire
+
+    def late(key: str, *, limit: int, holder: str, lease: timedelta) -> int:
+        bench.connections.close_all()
+        assert bench.limits.holders(bench.key) == set()
+        return acquire(key, limit=limit, holder=holder, lease=lease)
+
+    bench.clock.advance(25)
+    monkeypatch.setattr(bench.limits, "acquire", late)
+    bench.connections._renew()
+    assert bench.limits.holders(bench.key) == set()
 
 
 def test_trouble_with_renewal_is_ridden_through(bench: SftpBench, relay: Relay) -> None:

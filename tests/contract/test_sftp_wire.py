@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from socket import socket
@@ -270,6 +271,15 @@ def test_a_far_server_is_asked_for_the_next_part_at_once() -> None:
     kinds = [kind for kind, _ in script.requests]
     assert (kinds.count(Kind.OPEN), kinds.count(Kind.FSTAT)) == (1, len(sizes))
     assert store.session.at_rest
+
+
+@pytest.mark.parametrize(("lanes", "expected"), [(4, 8), (1, 1)])
+def test_a_far_server_has_more_writers(lanes: int, expected: int) -> None:
+    """Where it takes several at all."""
+    store = _far(store_on(Script(File(b""))))
+    store.session.habits = replace(store.session.habits, lanes=lanes)
+    assert store.far
+    assert SftpStore(store.endpoint, store.session).lanes == expected
 
 
 def test_what_was_read_ahead_in_vain_is_let_go() -> None:

@@ -63,7 +63,9 @@ ELSEWHERE: Final[dict[type, frozenset[str]]] = {
     ),
 }
 """Calls that are no part of one transfer's way from accepted to settled."""
-AFTERWARDS: Final = frozenset({"ledger.renew", "ledger.watch", "limits.failed", "store.consume", "store.token_exists", "store.read_back"})
+AFTERWARDS: Final = frozenset(
+    {"ledger.renew", "ledger.watch", "limits.failed", "limits.ease", "store.consume", "store.token_exists", "store.read_back"}
+)
 """Calls of that way which only a worker makes that is slow, or that comes after another."""
 WIRE: Final = ("lstat", "stat", "rename", "posix_rename", "remove", "mkdir", "open", "close", "fsync", "drop", "post_write", "ask_lstat")
 """Requests of an SFTP session, for points between the requests of one call of a port."""

@@ -35,6 +35,7 @@ class SimStore:
         self.refuses_taken = server.kind == "s3"
         self.puts = self.refuses_taken
         self.lanes = server.parallel
+        self.far = False
 
     def _do(self, step: str, *args: object) -> Any:  # noqa: ANN401 - the step's answer
         return self._kernel.call(self._site.of(step), step, getattr(self.server, step), args)

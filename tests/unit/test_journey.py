@@ -95,6 +95,16 @@ def test_large_files_travel_in_lanes(world: World) -> None:
     assert world.server("s3-b").calls["write"] == 9
 
 
+@pytest.mark.parametrize(("far", "parallel", "messages"), [("sftp-a", 64, 6), ("s3-b", 64, 6), ("s3-b", 4, 4), ("s3-a", 64, 3)])
+def test_a_large_file_has_more_lanes_where_an_end_is_far_away(world: World, far: str, parallel: int, messages: int) -> None:
+    """A stream mostly waits there, so twice as many are worth it, if the destination takes as many writers."""
+    world.server("sftp-a").put("in/a.bin", content(24 * SMALL.part_size))
+    world.server(far).far = True
+    world.server("s3-b").parallel = parallel
+    world.submit("sftp-a", "s3-b")
+    assert len(world.deliver_message(world.queue.popleft())) == messages
+
+
 def test_a_lane_is_one_workers(world: World) -> None:
     """What another worker has in hand is left to it; whoever comes takes what is free, and the last one sends the transfer on."""
     world.server("sftp-a").put("in/a.bin", content(9 * SMALL.part_size))

@@ -49,6 +49,9 @@ class Place:
 class S3Bucket:
     """A bucket's objects by path, and the errors of reaching them."""
 
+    far: bool = False
+    """S3 takes as many streams from elsewhere as from next door, and each at its speed."""
+
     def __init__(self, session: AwsSession, place: Place) -> None:
         self.session = session
         self.place = place

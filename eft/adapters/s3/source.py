@@ -37,6 +37,8 @@ CARRIED: Final = (
 """Headers that a copy keeps."""
 
 
+_SPAN: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/(?:[0-9]+|\*)")
+"""Content-Range (RFC 9110, 14.4)."""
 _FIRST: Final = re.compile(r"bytes 0-([0-9]+)/([0-9]+)")
 """Content-Range of an object's first bytes (RFC 9110, 14.4)."""
 
@@ -105,10 +107,18 @@ class S3Source(S3Bucket):
             self._see_that_version_stands(file)
             return
         end = start + size
-        fetched = self._resumed(file, start, end) or self._fetched(file, start, until or end)
+        resumed = self._resumed(file, start, end)
+        fetched = resumed or self._fetched(file, start, end, until=until)
         try:
-            yield from self._bytes(file, fetched.body, size)
-            fetched.at = end
+            while fetched.at < end:
+                try:
+                    yield from self._bytes(fetched, end)
+                except Transient:
+                    if fetched is not resumed:
+                        raise
+                    # While the part before was written nobody read, and a store may have lost patience: that is no failure of the source's.
+                    fetched.body.close()
+                    fetched = self._fetched(file, fetched.at, end, until=until)
             if fetched.at < fetched.end:
                 self._kept = fetched
         finally:
@@ -141,7 +151,7 @@ class S3Source(S3Bucket):
             file = self.found(path, cast("HeadObjectOutputTypeDef", {**answer, "ContentLength": size}))
             if version not in {None, file.fingerprint.version}:
                 raise self._missing(path)
-            return file, list(self._bytes(file, body, size)) if size <= limit else []
+            return file, list(self._bytes(_Fetched(file, body, 0, size), size)) if size <= limit else []
         finally:
             body.close()
 
@@ -234,16 +244,15 @@ class S3Source(S3Bucket):
         self._kept = None
         return kept
 
-    def _fetched(self, file: RemoteFile, start: int, end: int) -> _Fetched:
+    def _fetched(self, file: RemoteFile, start: int, end: int, *, until: int | None) -> _Fetched:
+        asked = max(end, until or end)
         with self.pinned(file.path):
-            answer = self._range(file, start, end - start)
-        fetched = _Fetched(file, answer["Body"], start, end)
+            answer = self._range(file, start, asked - start)
         try:
-            self._check_range(file, answer, start=start, size=end - start)
+            return _Fetched(file, answer["Body"], start, self._end_of(file, answer, start=start, end=end, asked=asked))
         except BaseException:
-            fetched.body.close()
+            answer["Body"].close()
             raise
-        return fetched
 
     def _range(self, file: RemoteFile, start: int, size: int) -> GetObjectOutputTypeDef:
         pinned, key = pin(file), self.key(file.path)
@@ -274,19 +283,18 @@ class S3Source(S3Bucket):
         file = self.stat(path, version=version)
         return file, list(self.read(file, start=0, size=file.size)) if 0 < file.size <= limit else []
 
-    def _bytes(self, file: RemoteFile, body: Any, size: int) -> Iterator[Bytes]:  # noqa: ANN401 - boto3's, or our own
-        """Yields so many bytes of a body, which holds no fewer."""
-        left = size
-        while left:
+    def _bytes(self, fetched: _Fetched, end: int) -> Iterator[Bytes]:
+        """Yields what comes up to `end`, which the body holds."""
+        while left := end - fetched.at:
             buffer = BUFFERS.take()
             view = memoryview(buffer)
             # Given back while it is looked into: it serves again once whoever gets the bytes has let go of them.
             BUFFERS.give(buffer)
             with self.translated():
-                filled = body.readinto(view[:left])
+                filled = fetched.body.readinto(view[:left])
             if not filled:
-                raise self._cut_short(file)
-            left -= filled
+                raise self._cut_short(fetched.file)
+            fetched.at += filled
             yield view[:filled]
 
     def _missing(self, path: RemotePath) -> NotFound:
@@ -299,12 +307,20 @@ class S3Source(S3Bucket):
         with self.pinned(file.path):
             self.s3.head_object(Bucket=self.bucket, Key=self.key(file.path), **pin(file))
 
-    def _check_range(self, file: RemoteFile, answer: GetObjectOutputTypeDef, *, start: int, size: int) -> None:
-        """A store without ranges answers with the whole object, and a file that is shorter than it was with what is left of it."""
-        span = answer.get("ContentRange")
-        whole = span is None and start == 0 and file.size == size
-        if answer.get("ContentLength", size) == size and (whole or str(span).startswith(f"bytes {start}-{start + size - 1}/")):
-            return
+    def _end_of(self, file: RemoteFile, answer: GetObjectOutputTypeDef, *, start: int, end: int, asked: int) -> int:
+        """Returns where the bytes end that are sent, of those that were `asked` for: at `end` at least.
+
+        A store without ranges answers with the whole object, one that sends but so much at a time with less, and a file that is shorter
+        than it was with what is left of it.
+        """
+        span = cast("str | None", answer.get("ContentRange"))
+        first, after = -1, -1
+        if span is None and end - start == file.size:
+            first, after = 0, file.size
+        elif span is not None and (told := _SPAN.fullmatch(span)):
+            first, after = int(told[1]), int(told[2]) + 1
+        if first == start and end <= after <= asked and answer.get("ContentLength", after - start) == after - start:
+            return after
         if span is not None:
             raise Permanent(f"'{file.path}' is shorter than the version that was accepted", reason="source_changed")
         raise Permanent(f"the store of bucket '{self.bucket}' does not serve ranges", reason="ranges_missing", endpoint=self.place.endpoint)

@@ -15,6 +15,7 @@ from datetime import timedelta
 
 from eft.adapters.buffers import BUFFERS
 from eft.adapters.sftp.connect import Connection, Patience, connect
+from eft.adapters.sftp.easing import REFUSALS, Easing, slots_key
 from eft.adapters.sftp.probe import probe
 from eft.adapters.sftp.store import SftpStore
 from eft.domain.endpoint import Credential, SftpEndpoint
@@ -80,6 +81,7 @@ class SftpConnections:
         self._idling: list[_Slot] = []
         self._used: set[_Slot] = set()
         self._keeper: threading.Thread | None = None
+        self._easing = Easing(limits)
         self._lock = threading.Lock()
         _POOLS.add(self)
 
@@ -139,7 +141,7 @@ class SftpConnections:
         found: _Slot | None = None
         with self._lock:
             for slot in [s for s in self._idling if s.endpoint.id == endpoint.id and s.endpoint.tenant == endpoint.tenant]:
-                if not slot.serves(endpoint, secret) or not slot.connection.usable:
+                if slot.lost or not slot.serves(endpoint, secret) or not slot.connection.usable:
                     outdated.append(slot)
                 elif found is None:
                     found = slot
@@ -156,8 +158,12 @@ class SftpConnections:
         renewed = self._clock.monotonic()
         try:
             connection, secret = self._log_in(endpoint, credential, secret)
-        except BaseException:
+        except BaseException as error:
             self._release(endpoint, holder)
+            if isinstance(error, Transient) and error.reason in REFUSALS and self._others(endpoint):
+                # It is there and works, and has enough: that is no failure of the file's, nor of the endpoint's.
+                self._easing.refused(endpoint, taken=taken)
+                raise self._busy("the endpoint's server takes no further connection now") from error
             raise
         slot = _Slot(endpoint, secret, holder, taken, renewed, connection)
         with self._lock:
@@ -182,6 +188,7 @@ class SftpConnections:
 
     def _give_back(self, slot: _Slot, *, fit: bool) -> None:
         slot.connection.session.let_go()
+        broke = not slot.lost and not slot.connection.usable
         with self._lock:
             self._used.discard(slot)
             fit = fit and not slot.lost and slot.connection.usable and slot.connection.session.at_rest
@@ -191,6 +198,8 @@ class SftpConnections:
                 self._idling.insert(0, slot)
         if not fit:
             self._close([slot])
+        if broke and self._others(slot.endpoint):
+            self._easing.cut(slot.endpoint, taken=slot.taken)
 
     def _close(self, slots: list[_Slot]) -> None:
         for slot in slots:
@@ -200,20 +209,26 @@ class SftpConnections:
     def _acquire(self, endpoint: SftpEndpoint) -> tuple[str, int]:
         """Returns who has the new slot, and how many are taken with it."""
         holder = self._clock.nonce()
-        taken = self._limits.acquire(_key(endpoint), limit=endpoint.max_connections, holder=holder, lease=self._lease)
+        taken = self._limits.acquire(slots_key(endpoint), limit=endpoint.max_connections, holder=holder, lease=self._lease)
         if not taken:
-            raise Transient(
-                f"all {endpoint.max_connections} connections of the endpoint are in use",
-                reason="endpoint_busy",
-                retry_after=timedelta(seconds=1 + 4 * self._clock.jitter()),
-                counts=False,
+            raise self._busy(
+                f"all connections of the endpoint are in use: {endpoint.max_connections}, or fewer while its server takes no more"
             )
         return holder, taken
+
+    def _busy(self, message: str) -> Transient:
+        return Transient(message, reason="endpoint_busy", retry_after=timedelta(seconds=1 + 4 * self._clock.jitter()), counts=False)
+
+    def _others(self, endpoint: SftpEndpoint) -> bool:
+        """Returns whether a connection of this process's to the endpoint lives: its server is there, and the link to it stands."""
+        with self._lock:
+            held = [*self._used, *self._idling]
+        return any(slot.endpoint.id == endpoint.id and slot.connection.usable for slot in held)
 
     def _release(self, endpoint: SftpEndpoint, holder: str) -> None:
         # A slot that cannot be given back ends with its lease.
         with suppress(EftError):
-            self._limits.release(_key(endpoint), holder=holder)
+            self._limits.release(slots_key(endpoint), holder=holder)
 
     def _credential(self, endpoint: SftpEndpoint) -> Credential:
         return Credential() if endpoint.secret is None else self._secrets.get(endpoint.secret)
@@ -231,6 +246,9 @@ class SftpConnections:
             time.sleep(TICK)
             self.close_idle()
             self._renew()
+            with self._lock:
+                used = [(slot.endpoint, slot.connection.session, slot.taken) for slot in self._used]
+            self._easing.compare(used, now=self._clock.monotonic())
             BUFFERS.trim()
             with self._lock:
                 if self._keeper is not me:
@@ -246,13 +264,18 @@ class SftpConnections:
         for slot in due:
             try:
                 taken = self._limits.acquire(
-                    _key(slot.endpoint), limit=slot.endpoint.max_connections, holder=slot.holder, lease=self._lease
+                    slots_key(slot.endpoint), limit=slot.endpoint.max_connections, holder=slot.holder, lease=self._lease
                 )
             except EftError:
                 LOG.warning("the slot of a connection could not be renewed", extra={"endpoint": slot.endpoint.id}, exc_info=True)
                 continue
             slot.renewed = now
             slot.taken, slot.lost = taken, slot.lost or not taken
+            with self._lock:
+                given_back = slot not in self._used and slot not in self._idling
+            if given_back:
+                # Meanwhile: nobody else would end what was taken anew.
+                self._release(slot.endpoint, slot.holder)
 
     # -- fork --------------------------------------------------------------------------------------------------------
 
@@ -262,10 +285,6 @@ class SftpConnections:
         for slot in self._inherited:
             slot.connection.abandon()
         self._idling, self._used, self._keeper, self._lock = [], set(), None, threading.Lock()
-
-
-def _key(endpoint: SftpEndpoint) -> str:
-    return f"endpoint:{endpoint.id}"
 
 
 _POOLS: weakref.WeakSet[SftpConnections] = weakref.WeakSet()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from eft.adapters.sftp.wire import Code, Kind, Refused, Reply
+from eft.domain.parts import WHOLE_UP_TO
 
 if TYPE_CHECKING:
     from eft.adapters.sftp.session import Session
@@ -46,6 +47,7 @@ class Reading:
             Shorter: the file ends before.
             Refused: the server refuses to read.
         """
+        large = end - self.at > WHOLE_UP_TO
         while self.at < end:
             if not self._left:
                 self._left.extend(self._arrived(ahead_to))
@@ -54,6 +56,8 @@ class Reading:
             if fits < len(held):
                 self._left.appendleft(held[fits:])
             self.at += fits
+            if large:
+                self._session.streamed["read"] += fits
             yield held[:fits]
 
     def forget(self) -> None:

@@ -35,6 +35,11 @@ class Rooted:
         self.endpoint = endpoint
         self.session = session
 
+    @property
+    def far(self) -> bool:
+        """Whether each round trip counts."""
+        return self.session.far
+
     def at(self, path: str | bytes) -> bytes:
         """Returns the path that the server is asked for; the root itself is `""`."""
         below = path.encode() if isinstance(path, str) else path

@@ -90,6 +90,8 @@ class Session:
         self._kept: tuple[bytes, Reading] | None = None
         self.reads_full = True
         """Whether no READ was answered with less than it asked for, so far."""
+        self.streamed = {"read": 0, "written": 0}
+        """Bytes of large files that went each way; small ones say nothing of how fast a server is."""
         self._ahead = min(MOST_AHEAD, max(LEAST_AHEAD, int(self.round_trip * ASSUMED_SPEED)))
 
     @property

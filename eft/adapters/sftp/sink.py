@@ -15,7 +15,7 @@ from eft.adapters.sftp.wire import Code, Kind, Refused
 from eft.domain.endpoint import RenameMode, SftpEndpoint
 from eft.domain.fingerprint import RemoteFile
 from eft.domain.names import RemotePath, parent
-from eft.domain.parts import MIB, Part, PartDone
+from eft.domain.parts import FAR_LANES, MIB, WHOLE_UP_TO, Part, PartDone
 from eft.domain.transfer import Commit, Upload
 from eft.errors import EftError, Permanent, Transient
 from eft.ports import Bytes, CommitOutcome, Committed, Source
@@ -50,6 +50,8 @@ class SftpUploading:
             self._settle(leaving=self._session.writes_ahead - 1)
             self._asked.append(self._session.post_write(self._handle, part.start + sent, block))
             sent += len(block)
+            if part.size > WHOLE_UP_TO:
+                self._session.streamed["written"] += len(block)
         if sent != part.size:
             raise _not_the_part(part, sent)
         self._settle()
@@ -98,7 +100,8 @@ class SftpSink(Rooted):
 
     def __init__(self, endpoint: SftpEndpoint, session: Session) -> None:
         super().__init__(endpoint, session)
-        self.lanes = session.habits.lanes
+        # Far away each is a stream that mostly waits.
+        self.lanes = session.habits.lanes * (FAR_LANES if session.far and session.habits.lanes > 1 else 1)
         self.rename_mode = "plain" if endpoint.rename is RenameMode.PLAIN or not self._offers_posix(endpoint) else "posix"
 
     def look(self, path: RemotePath) -> RemoteFile | None:

@@ -71,7 +71,7 @@ class SftpSource(Rooted):
         return self.file(path, attributes)
 
     def read(self, file: RemoteFile, *, start: int, size: int, until: int | None = None) -> Iterator[Bytes]:
-        """Yields exactly the bytes [start, start + size), asked for ahead, of a distant server up to `until`.
+        """Yields exactly the bytes [start, start + size), asked for ahead; of a distant server those that follow, too.
 
         Raises:
             Permanent: `source_changed` when the file is no longer of its size; `permission_denied`.
@@ -88,7 +88,7 @@ class SftpSource(Rooted):
         end, last = start + size, None
         try:
             # A server far away is asked for the part that follows before this one is written.
-            held = reading.chunks(end, ahead_to=until if until and session.far else end)
+            held = reading.chunks(end, ahead_to=max(end, file.size) if until and session.far else end)
             for chunk in held:
                 if last is not None:
                     yield last
