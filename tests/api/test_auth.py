@@ -89,7 +89,7 @@ def test_algorithm_of_another_key(app: Flask, issuer: Issuer) -> None:
     [
         ({"exp": datetime.now(UTC) - timedelta(minutes=5)}, "token_expired", "expired"),
         ({"exp": None}, "token_invalid", "lacks the claim exp"),
-        ({"nbf": datetime.now(UTC) + timedelta(minutes=5)}, "token_invalid", "not valid yet"),
+        ({"nbf": datetime.now(UTC) + timedelta(hours=5)}, "token_invalid", "not valid yet"),
         ({"aud": "someone-else"}, "token_invalid", "another audience"),
         ({"aud": None}, "token_invalid", "lacks the claim aud"),
         ({"iss": "https://evil.test/"}, "token_invalid", "another issuer"),
