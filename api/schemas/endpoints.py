@@ -81,7 +81,7 @@ class SftpFields(Asked):
     """Pinned keys. Without one the endpoint can be tested but moves nothing."""
     rename: RenameMode = RenameMode.AUTO
     max_connections: int = Field(default=8, ge=1, le=256)
-    """Connections at once, across all workers."""
+    """Connections at once, across all workers; there are fewer while the server stands fewer."""
     bandwidth: tuple[Bandwidth, ...] = Field(default=(), max_length=20)
     """Times of day in which less may pass, all transfers together."""
 
@@ -102,6 +102,7 @@ class S3Fields(Asked):
     signed more than 15 minutes ago, as AWS does. Do not say so of one that you have not tried: what relies on it would overwrite. It is
     false again once the address changes, unless it is said of the new one as well."""
     max_connections: int = Field(default=8, ge=1, le=256)
+    """Kept, and not held to: S3 asks by itself to slow down."""
     bandwidth: tuple[Bandwidth, ...] = Field(default=(), max_length=20)
     """Times of day in which less may pass, all transfers together."""
 

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Onboard an endpoint with its credential.")
 
-MaxConnections = Annotated[int | None, typer.Option("--max-connections", help="At once, across all workers. [default: 8]", min=1, max=256)]
+MaxConnections = Annotated[
+    int | None,
+    typer.Option("--max-connections", help="At once, across all workers; a bucket's are not counted. [default: 8]", min=1, max=256),
+]
 
 
 @app.command(

@@ -83,7 +83,8 @@ class EndpointFields(Frozen):
     tenant: str
     name: str = Field(min_length=1, max_length=120)
     max_connections: int = Field(default=8, ge=1, le=256)
-    """Connections at once, across all workers."""
+    """Connections to an SFTP server at once, across all workers; there are fewer while it stands fewer. A bucket's are not counted: S3 asks
+    by itself to slow down."""
     bandwidth: tuple[Bandwidth, ...] = Field(default=(), max_length=20)
     """Times of day in which less may pass; outside them nothing bounds it."""
     secret: SecretRef | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
@@ -15,11 +16,13 @@ from pydantic import SecretStr
 from deploy.local.sftp import SftpServer, new_key
 from eft.adapters.buffers import SPARE, Buffers
 from eft.adapters.sftp import pool
+from eft.adapters.sftp.easing import Easing, InUse
 from eft.domain.endpoint import Credential, SecretRef
 from eft.domain.names import remote_path
+from eft.domain.parts import WHOLE_UP_TO
 from eft.errors import EftError, NotFound, SliceOver, Transient
 from tests.contract.sftp_bench import Relay, SftpBench, credential_of, pin
-from tests.contract.store_suite import listed, read
+from tests.contract.store_suite import content_of, listed, read, uploaded
 
 
 @pytest.fixture
@@ -147,6 +150,29 @@ def test_a_cut_in_use_halves_the_connections(sshd: SftpServer, relay: Relay) -> 
         with pytest.raises(Transient) as error, bench.open():
             pass
         assert error.value.reason == "endpoint_busy"
+
+
+def test_what_large_files_move_is_compared(bench: SftpBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keeper looks at the connections in use, each with what it has moved of large files; small ones do not count."""
+    looks: list[list[InUse]] = []
+    monkeypatch.setattr(Easing, "compare", lambda _self, used, *, now: looks.append([*used]))
+    content = content_of(WHOLE_UP_TO + 1)
+    bench.put("large.bin", content)
+    bench.put("small.bin", content[:1000])
+    with bench.open() as store:
+        for name in ("large.bin", "small.bin"):
+            read(store, store.stat(remote_path(name)))
+        _, commit = uploaded(store, "copy.bin", content)
+        uploaded(store, "little.bin", content[:1000])
+        looks.clear()
+        until = time.monotonic() + 60
+        while not looks and time.monotonic() < until:
+            time.sleep(0.05)
+        (look,) = looks[:1]
+    ((endpoint, session, taken),) = look
+    assert (endpoint, taken) == (bench.endpoint, 1)
+    assert session.streamed == {"read": len(content), "written": len(content)}
+    assert commit.size == len(content)
 
 
 def test_slots_that_are_scarce_come_back_sooner(bench: SftpBench) -> None:
