@@ -163,7 +163,7 @@ def test_what_large_files_move_is_compared(bench: SftpBench, monkeypatch: pytest
         for name in ("large.bin", "small.bin"):
             read(store, store.stat(remote_path(name)))
         _, commit = uploaded(store, "copy.bin", content)
-        uploaded(store, "little.bin", content[:1000])
+        uploaded(store, "little.bin", content[:1000], attempt=2)
         looks.clear()
         until = time.monotonic() + 60
         while not looks and time.monotonic() < until:
