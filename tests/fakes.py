@@ -28,7 +28,7 @@ from eft.domain.ownership import Intent, Mode, Standing
 from eft.domain.parts import PartDone
 from eft.domain.transfer import FINAL, RESTING, Claim, State, Transfer
 from eft.errors import Conflict, EftError, LostOwnership, NotFound, Permanent, Transient
-from eft.ports import Due, Durability, Fire, Page, Remembered, Reservation, Run, Watch
+from eft.ports import Due, Durability, Fire, Page, Remembered, Reservation, Run, Slots, Watch
 from eft.ports.announcing import Listening
 
 START: Final = datetime(2025, 1, 6, 9, 0, tzinfo=UTC)
@@ -474,17 +474,18 @@ class FakeLimits(_Fake):
         """Keys of which fewer slots are allowed: how many, and since when."""
         self._breakers: dict[str, Breaker] = {}
 
-    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> int:
+    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> Slots | None:
         with self._called("acquire"):
             now = self._clock.now()
             slots = {one: until for one, until in self._slots[key].items() if one == holder or until >= now}
             allowed, eased = self._eased.get(key, (limit, now))
             if holder not in slots and len(slots) >= min(limit, allowed):
                 if len(slots) >= limit or now < eased + WIDENS:
-                    return 0
-                self._eased[key] = (allowed + 1, now)
+                    return None
+                allowed += 1
+                self._eased[key] = (allowed, now)
             self._slots[key] = {**slots, holder: now + lease}
-            return len(self._slots[key])
+            return Slots(len(self._slots[key]), min(limit, allowed))
 
     def ease(self, key: str, *, to: int) -> bool:
         with self._called("ease"):

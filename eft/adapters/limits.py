@@ -19,7 +19,7 @@ from eft.adapters.table import Outcome, Row, Table, Value
 from eft.domain.breaker import Breaker
 from eft.domain.congestion import EASES, WIDENS
 from eft.domain.instants import instant, millis
-from eft.ports import Clock
+from eft.ports import Clock, Slots
 
 KEPT: Final = timedelta(days=1)
 """How long the item of a key outlives its last lease."""
@@ -38,10 +38,10 @@ class DynamoLimits:
         self._trust_closed = trust_closed.total_seconds()
         self._lock = threading.Lock()
 
-    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> int:
+    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> Slots | None:
         """One request while slots are free and where all are taken; two where one has run out, or for the first of several slots.
 
-        Where others keep changing the item meanwhile, the answer is 0.
+        Where others keep changing the item meanwhile, the answer is None.
         """
         now = self._clock.now()
         until = millis(now + lease)
@@ -50,17 +50,17 @@ class DynamoLimits:
             seen: dict[str, int] = {} if row is None else row["slots"]
             alive = {one: end for one, end in seen.items() if end >= millis(now)}
             if done:
-                return len(alive)
-            if len(alive) >= limit and holder not in alive:
-                return 0
-            slots, changed = {**alive, holder: until}, {}
-            if row is not None and holder not in alive and len(alive) >= row.get("allowed", limit):
-                if now < instant(row["eased"]) + WIDENS:
-                    return 0
-                changed = {"allowed": row["allowed"] + 1, "eased": millis(now)}
+                return Slots(len(alive), _allowed(row, limit))
+            allowed, changed = _allowed(row, limit), {}
+            if holder not in alive and len(alive) >= allowed:
+                if row is None or len(alive) >= limit or now < instant(row["eased"]) + WIDENS:
+                    return None
+                allowed += 1
+                changed = {"allowed": allowed, "eased": millis(now)}
+            slots = {**alive, holder: until}
             if self._replace(key, row, slots, expires=_expires(now + lease), more=changed):
-                return len(slots)
-        return 0
+                return Slots(len(slots), allowed)
+        return None
 
     def release(self, key: str, *, holder: str) -> None:
         """One request."""
@@ -189,6 +189,11 @@ class DynamoLimits:
 def _breaker(row: Row) -> Breaker:
     shut = instant(row["shut_until"]) if "shut_until" in row else None
     return Breaker(failures=row["failures"], opened=row["opened"], shut_until=shut, probing=row["probing"])
+
+
+def _allowed(row: Row | None, limit: int) -> int:
+    allowed: int = limit if row is None else row.get("allowed", limit)
+    return min(limit, allowed)
 
 
 def _expires(until: datetime) -> int:

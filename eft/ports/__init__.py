@@ -21,7 +21,7 @@ from eft.ports.files import (
     Whole,
 )
 from eft.ports.regions import Durability, Lease, Ownership, OwnershipTable, Remembered
-from eft.ports.rows import Due, Fire, Ledger, Limits, Page, Registry, Reservation, Run, Secrets, Watch
+from eft.ports.rows import Due, Fire, Ledger, Limits, Page, Registry, Reservation, Run, Secrets, Slots, Watch
 
 __all__ = [
     "Announcing",
@@ -55,6 +55,7 @@ __all__ = [
     "Run",
     "Secrets",
     "Sink",
+    "Slots",
     "Source",
     "Staging",
     "Store",

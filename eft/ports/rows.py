@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from eft.domain.endpoint import Credential, Endpoint, S3Endpoint, SecretRef
 from eft.domain.flow import Flow
@@ -218,11 +218,18 @@ class Ledger(Protocol):
         """Drops a memory, for its flow is deleted; nothing happens if there is none."""
 
 
+class Slots(NamedTuple):
+    """How many slots of a key are taken, and how many there may be now: the limit, or what is allowed below it."""
+
+    taken: int
+    of: int
+
+
 class Limits(Protocol):
     """Bounds that hold across the fleet: slots are leases that a crash gives back; a breaker stops hammering a dead server."""
 
-    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> int:
-        """Takes, or renews, one of `limit` slots of `key` for `holder`; returns how many are taken then, or 0 if it got none.
+    def acquire(self, key: str, *, limit: int, holder: str, lease: timedelta) -> Slots | None:
+        """Takes, or renews, one of `limit` slots of `key` for `holder`; returns how many are taken then, or None if it got none.
 
         Where `ease` allows fewer, one more is let in `congestion.WIDENS` after the last change, and so on up to the limit.
         """

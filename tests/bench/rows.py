@@ -105,6 +105,7 @@ def written(outside: Outside, delay: float) -> tuple[Place, Place]:
 
 MEMORY: Final = 250.0
 """Megabytes that a worker may have resident, whatever it moves."""
+OF_MEMORY: Final = Wanted(ENGINE, "250 MB", 1.0, MEMORY / 150, "memory")
 FIRST: Final = Row(
     "SFTP → S3, 1 × 1 GiB",
     "whole engine; S3 throws away",
@@ -117,7 +118,7 @@ FIRST: Final = Row(
         Wanted(ENGINE, TUNED, 1.3, 2.0),
         Wanted(ENGINE, TUNED, 1 / 0.7, 2.0, "cpu"),
         Wanted(ENGINE, AIRFLOW, 3.0, 5.0),
-        Wanted(ENGINE, "250 MB", 1.0, MEMORY / 150, "memory"),
+        OF_MEMORY,
     ),
 )
 READ: Final = Row(
@@ -205,5 +206,6 @@ def matrix() -> Sequence[Row]:
             for delay in (0, 20, 100):
                 name = f"{words}, {workload.title}" + (f", {delay} ms" if delay else "")
                 tools = (ENGINE, TUNED) if delay else (ENGINE, TUNED, DEFAULT)
-                rows.append(Row(name, "whole engine", kind, workload, tools, ends, delay=delay, runs=1, policy=policy))
+                wanted = () if rows else (OF_MEMORY,)
+                rows.append(Row(name, "whole engine", kind, workload, tools, ends, delay=delay, runs=1, wanted=wanted, policy=policy))
     return rows

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree as ET
@@ -146,7 +147,8 @@ def test_ratios_are_so_that_higher_is_better(tmp_path: Path) -> None:
     report = Report()
     ours = [Measured(seconds=s, bytes=GIB, files=1, client_cpu=1.0, server_cpu=0, peak=125_000_000) for s in (5.0, 1.0, 2.0)]
     theirs = [Measured(seconds=4.0, bytes=GIB, files=1, client_cpu=2.0, server_cpu=0, peak=1)]
-    report.results = [outcome("row", "ours", ours, ONE), outcome("row", "theirs", theirs, ONE)]
+    less = [replace(one, peak=1_000_000) for one in ours]
+    report.results = [outcome("row", "ours", less, ONE), outcome("row", "theirs", theirs, ONE), outcome("other row", "ours", ours, ONE)]
     of_each = (Wanted("ours", "theirs", 1.5, 3.0), Wanted("ours", "theirs", 2.5, 3.0, "cpu"), Wanted("ours", "allowed", 1.0, 1.0, "memory"))
     report.compare("row", of_each, allowed_mb=250.0)
     assert [(ratio.value, ratio.met) for ratio in report.ratios] == [(2.0, True), (2.0, False), (2.0, True)]

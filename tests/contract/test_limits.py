@@ -8,13 +8,15 @@ from eft.adapters.aws import AwsSession, StaticKeys
 from eft.adapters.limits import DynamoLimits
 from eft.domain.breaker import PROBE
 from eft.domain.congestion import EASES, WIDENS
+from eft.ports import Slots
 from tests.contract.rows import LEASE, DynamoRows, Rows, at_once
 
 MILLISECOND = timedelta(milliseconds=1)
 
 
 def _take(rows: Rows, holder: str, *, limit: int = 2) -> int:
-    return rows.limits.acquire(f"tenant:{rows.tenant}", limit=limit, holder=holder, lease=LEASE)
+    slots = rows.limits.acquire(f"tenant:{rows.tenant}", limit=limit, holder=holder, lease=LEASE)
+    return 0 if slots is None else slots.taken
 
 
 def _give(rows: Rows, holder: str) -> None:
@@ -109,12 +111,22 @@ def test_fewer_are_let_in_once_eased(rows: Rows) -> None:
     assert _take(rows, "e", limit=5) == 2
     assert not _take(rows, "f", limit=5)
     rows.clock.advance(WIDENS)
-    assert _take(rows, "f", limit=5) == 3
+    assert rows.limits.acquire(f"tenant:{rows.tenant}", limit=5, holder="a", lease=LEASE) == Slots(2, 2)
+    assert rows.limits.acquire(f"tenant:{rows.tenant}", limit=5, holder="f", lease=LEASE) == Slots(3, 3)
     assert not _take(rows, "g", limit=5)
     for holder, taken in (("g", 4), ("h", 5), ("i", 0)):
         rows.clock.advance(WIDENS)
         assert _take(rows, "a", limit=5)
         assert _take(rows, holder, limit=5) == taken
+
+
+def test_whoever_keeps_a_slot_counts_against_the_limit(rows: Rows) -> None:
+    """Where all slots are taken nobody is let in beyond them, however long ago fewer were allowed."""
+    assert [_take(rows, holder, limit=3) for holder in ("a", "b", "c")] == [1, 2, 3]
+    assert rows.limits.ease(f"tenant:{rows.tenant}", to=1)
+    for _ in range(3):
+        rows.clock.advance(WIDENS)
+        assert [_take(rows, holder, limit=3) for holder in ("a", "b", "c", "d")] == [3, 3, 3, 0]
 
 
 def test_easing_goes_down_by_and_by(rows: Rows) -> None:

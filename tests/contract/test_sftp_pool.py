@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import timedelta
@@ -21,8 +20,10 @@ from eft.domain.endpoint import Credential, SecretRef
 from eft.domain.names import remote_path
 from eft.domain.parts import WHOLE_UP_TO
 from eft.errors import EftError, NotFound, SliceOver, Transient
+from eft.ports import Slots
 from tests.contract.sftp_bench import Relay, SftpBench, credential_of, pin
 from tests.contract.store_suite import content_of, listed, read, uploaded
+from tests.running import eventually
 
 
 @pytest.fixture
@@ -166,10 +167,8 @@ def test_what_large_files_move_is_compared(bench: SftpBench, monkeypatch: pytest
         _, commit = uploaded(store, "copy.bin", content)
         uploaded(store, "little.bin", content[:1000], attempt=2)
         looks.clear()
-        until = time.monotonic() + 60
-        while not looks and time.monotonic() < until:
-            time.sleep(0.05)
-        (look,) = looks[:1]
+        eventually(lambda: looks)
+        look = looks[0]
     ((endpoint, session, taken),) = look
     assert (endpoint, taken) == (bench.endpoint, 1)
     assert session.streamed == {"read": len(content), "written": len(content)}
@@ -184,6 +183,18 @@ def test_slots_that_are_scarce_come_back_sooner(bench: SftpBench) -> None:
     bench.connections.close_idle()
     assert len(both) == 2
     assert len(bench.limits.holders(bench.key)) == 1
+
+
+def test_few_slots_that_are_allowed_are_scarce(sshd: SftpServer, relay: Relay) -> None:
+    """Of eight that an endpoint may have, two that its server stands are soon wanted by somebody else."""
+    with relay.running() as port, SftpBench(sshd.account(uuid4().hex), changes={"port": port, "max_connections": 8}) as bench:
+        use(bench)
+        assert bench.limits.ease(bench.key, to=1)
+        bench.connections.close_all()
+        use(bench)
+        bench.clock.advance(5)
+        bench.connections.close_idle()
+        assert bench.limits.holders(bench.key) == set()
 
 
 def test_slots_that_have_become_scarce_come_back_sooner(bench: SftpBench) -> None:
@@ -265,7 +276,7 @@ def test_a_slot_given_back_while_it_is_renewed_stays_free(bench: SftpBench, monk
     use(bench)
     acquire = bench.limits.acquire
 
-    def late(key: str, *, limit: int, holder: str, lease: timedelta) -> int:
+    def late(key: str, *, limit: int, holder: str, lease: timedelta) -> Slots | None:
         bench.connections.close_all()
         assert bench.limits.holders(bench.key) == set()
         return acquire(key, limit=limit, holder=holder, lease=lease)

@@ -117,11 +117,11 @@ def test_connections_settle_at_what_a_server_stands() -> None:
     for second in range(600):
         clock.advance(1)
         for worker in ({f"w{n}" for n in range(8)} - held) if second % 5 == 0 else ():
-            taken = limits.acquire(key, limit=8, holder=worker, lease=MINUTE)
-            if taken > 5:
+            slots = limits.acquire(key, limit=8, holder=worker, lease=MINUTE)
+            if slots and slots.taken > 5:
                 limits.release(key, holder=worker)
-                limits.ease(key, to=after_refusal(taken))
-            elif taken:
+                limits.ease(key, to=after_refusal(slots.taken))
+            elif slots:
                 held.add(worker)
         for worker in held:
             assert limits.acquire(key, limit=8, holder=worker, lease=MINUTE)

@@ -37,10 +37,8 @@ CARRIED: Final = (
 """Headers that a copy keeps."""
 
 
-_SPAN: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/(?:[0-9]+|\*)")
-"""Content-Range (RFC 9110, 14.4)."""
-_FIRST: Final = re.compile(r"bytes 0-([0-9]+)/([0-9]+)")
-"""Content-Range of an object's first bytes (RFC 9110, 14.4)."""
+_SPAN: Final = re.compile(r"bytes ([0-9]+)-([0-9]+)/([0-9]+|\*)")
+"""Content-Range: first byte, last byte, size (RFC 9110, 14.4)."""
 
 
 @dataclass(slots=True)
@@ -376,10 +374,10 @@ def _size(answer: GetObjectOutputTypeDef) -> int | None:
     span = answer.get("ContentRange")
     if span is None:
         return answer.get("ContentLength")
-    told = _FIRST.fullmatch(span)
-    if told is None or answer.get("ContentLength", int(told[1]) + 1) != int(told[1]) + 1:
+    told = _SPAN.fullmatch(span)
+    if told is None or int(told[1]) or told[3] == "*" or answer.get("ContentLength", int(told[2]) + 1) != int(told[2]) + 1:
         return None
-    return int(told[2])
+    return int(told[3])
 
 
 def _mark(file: RemoteFile) -> str:

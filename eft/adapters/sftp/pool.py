@@ -20,14 +20,14 @@ from eft.adapters.sftp.probe import probe
 from eft.adapters.sftp.store import SftpStore
 from eft.domain.endpoint import Credential, SftpEndpoint
 from eft.errors import EftError, Permanent, SliceOver, Transient
-from eft.ports import Check, Clock, Limits, ProbeReport, Secrets, Store
+from eft.ports import Check, Clock, Limits, ProbeReport, Secrets, Slots, Store
 
 LOG = logging.getLogger(__name__)
 
 IDLE = timedelta(seconds=30)
 """How long a connection waits for its next use: a new one costs round trips, and tens of milliseconds of processor time at both ends."""
 SCARCE = timedelta(seconds=5)
-"""The same where more than half of the endpoint's slots are taken, across the fleet: its slot may be wanted elsewhere."""
+"""The same where more than half of the slots that the endpoint may have now are taken: its own may be wanted elsewhere."""
 LEASE = timedelta(seconds=60)
 """Life of a slot whose process died."""
 TICK = 1.0
@@ -42,8 +42,8 @@ class _Slot:
     secret: bytes
     """Digest of the credential that the connection was made with; the credential itself is not kept."""
     holder: str
-    taken: int
-    """Slots of the endpoint that were taken when this one was acquired or renewed, this one included."""
+    slots: Slots
+    """The endpoint's, when this one was acquired or renewed."""
     renewed: float
     connection: Connection
     idle_since: float | None = None
@@ -55,7 +55,7 @@ class _Slot:
 
     def outlived(self, now: float) -> bool:
         """Whether it has been idle for longer than it may."""
-        life = IDLE if 2 * self.taken <= self.endpoint.max_connections else SCARCE
+        life = IDLE if 2 * self.slots.taken <= self.slots.of else SCARCE
         return self.idle_since is None or now - self.idle_since >= life.total_seconds()
 
 
@@ -154,7 +154,7 @@ class SftpConnections:
         return found or self._connect(endpoint, credential, secret)
 
     def _connect(self, endpoint: SftpEndpoint, credential: Credential, secret: bytes) -> _Slot:
-        holder, taken = self._acquire(endpoint)
+        holder, slots = self._acquire(endpoint)
         renewed = self._clock.monotonic()
         try:
             connection, secret = self._log_in(endpoint, credential, secret)
@@ -162,10 +162,10 @@ class SftpConnections:
             self._release(endpoint, holder)
             if isinstance(error, Transient) and error.reason in REFUSALS and self._others(endpoint):
                 # It is there and works, and has enough: that is no failure of the file's, nor of the endpoint's.
-                self._easing.refused(endpoint, taken=taken)
+                self._easing.refused(endpoint, taken=slots.taken)
                 raise self._busy("the endpoint's server takes no further connection now") from error
             raise
-        slot = _Slot(endpoint, secret, holder, taken, renewed, connection)
+        slot = _Slot(endpoint, secret, holder, slots, renewed, connection)
         with self._lock:
             self._used.add(slot)
             if self._keeper is None:
@@ -199,22 +199,22 @@ class SftpConnections:
         if not fit:
             self._close([slot])
         if broke and self._others(slot.endpoint):
-            self._easing.cut(slot.endpoint, taken=slot.taken)
+            self._easing.cut(slot.endpoint, taken=slot.slots.taken)
 
     def _close(self, slots: list[_Slot]) -> None:
         for slot in slots:
             slot.connection.close()
             self._release(slot.endpoint, slot.holder)
 
-    def _acquire(self, endpoint: SftpEndpoint) -> tuple[str, int]:
-        """Returns who has the new slot, and how many are taken with it."""
+    def _acquire(self, endpoint: SftpEndpoint) -> tuple[str, Slots]:
+        """Returns who has the new slot, and the endpoint's slots with it."""
         holder = self._clock.nonce()
-        taken = self._limits.acquire(slots_key(endpoint), limit=endpoint.max_connections, holder=holder, lease=self._lease)
-        if not taken:
+        slots = self._limits.acquire(slots_key(endpoint), limit=endpoint.max_connections, holder=holder, lease=self._lease)
+        if slots is None:
             raise self._busy(
                 f"all connections of the endpoint are in use: {endpoint.max_connections}, or fewer while its server takes no more"
             )
-        return holder, taken
+        return holder, slots
 
     def _busy(self, message: str) -> Transient:
         return Transient(message, reason="endpoint_busy", retry_after=timedelta(seconds=1 + 4 * self._clock.jitter()), counts=False)
@@ -247,7 +247,7 @@ class SftpConnections:
             self.close_idle()
             self._renew()
             with self._lock:
-                used = [(slot.endpoint, slot.connection.session, slot.taken) for slot in self._used]
+                used = [(slot.endpoint, slot.connection.session, slot.slots.taken) for slot in self._used]
             self._easing.compare(used, now=self._clock.monotonic())
             BUFFERS.trim()
             with self._lock:
@@ -263,14 +263,14 @@ class SftpConnections:
             due = [slot for slot in [*self._used, *self._idling] if now - slot.renewed > self._lease.total_seconds() / 3]
         for slot in due:
             try:
-                taken = self._limits.acquire(
+                slots = self._limits.acquire(
                     slots_key(slot.endpoint), limit=slot.endpoint.max_connections, holder=slot.holder, lease=self._lease
                 )
             except EftError:
                 LOG.warning("the slot of a connection could not be renewed", extra={"endpoint": slot.endpoint.id}, exc_info=True)
                 continue
             slot.renewed = now
-            slot.taken, slot.lost = taken, slot.lost or not taken
+            slot.slots, slot.lost = slots or slot.slots, slot.lost or slots is None
             with self._lock:
                 given_back = slot not in self._used and slot not in self._idling
             if given_back:
