@@ -160,6 +160,8 @@ class Relay:
         """SSH clients that came."""
         self.most: int | None = None
         """Clients at a time beyond which one more is hung up on, as servers do that have enough."""
+        self.refused = 0
+        """Clients that were."""
         self._live = 0
         self._counting = threading.Lock()
 
@@ -186,6 +188,7 @@ class Relay:
         with self._counting:
             self._live += 1
             enough = self.most is not None and self._live > self.most
+            self.refused += enough
         try:
             if not enough:
                 self._pass_on(client)
