@@ -83,6 +83,9 @@ class Script:
         self.under_way -= 1
         return held
 
+    def rest(self) -> None:
+        """Keeps what it holds."""
+
     def shuffled(self) -> None:
         """Reverses what waits to be handed out."""
         self._out = deque(list(self._out)[::-1])

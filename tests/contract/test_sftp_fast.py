@@ -283,12 +283,12 @@ def test_payload_of_one_channel_comes_together_and_others_apart(ends: Ends) -> N
 
 def test_a_buffer_in_use_is_not_used_again(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was received stays as it is for as long as anybody looks at it, and buffers that nobody looks at serve again."""
-    buffers = Buffers(size=1 << 19, kept=16)
+    buffers = Buffers(kept=16)
     monkeypatch.setattr(packets, "BUFFERS", buffers)
     held: list[memoryview] = []
 
     def receive(number: int) -> memoryview:
-        ends[1].send_message(data_message(bytes((number,)) * 30_000))
+        ends[1].send_message(data_message(bytes((number,)) * 100_000))
         piece: Piece = ends[0].read_message()[1].get_binary()
         return piece.view[piece.start : piece.end]
 
@@ -296,7 +296,7 @@ def test_a_buffer_in_use_is_not_used_again(ends: Ends, monkeypatch: pytest.Monke
         view = receive(number)
         if number % 7 == 0:
             held.append(view)
-    assert [bytes(view) for view in held] == [bytes((number,)) * 30_000 for number in range(0, 60, 7)]
+    assert [bytes(view) for view in held] == [bytes((number,)) * 100_000 for number in range(0, 60, 7)]
     held.clear()
     before = ends[0]._arena
     known = {id(arena) for arena in buffers._given} | {id(before)}

@@ -148,6 +148,9 @@ class Cut:
             raise TimeoutError
         return self._left.pop(0)
 
+    def rest(self) -> None:
+        """Keeps what it holds."""
+
 
 @pytest.mark.parametrize("cut", [(), (5,), (9,), (13,), (14,), (500,), (1012,), (4, 500), (500, 700), (4, 8, 13, 14)])
 def test_a_reply_in_two_buffers_is_read_where_it_lies(cut: tuple[int, ...]) -> None:
@@ -544,6 +547,9 @@ def test_an_idle_wire_keeps_no_buffer() -> None:
 
         def receive(self, wanted: int, *, until: float) -> Bytes:
             return memoryview(buffer)
+
+        def rest(self) -> None:
+            """Keeps what it holds."""
 
     wire = Wire(Once(), endpoint="ep1", patience=1)
     wire.call(Kind.CLOSE).expect(Kind.STATUS)

@@ -76,6 +76,13 @@ class Inflow:
             self._size -= end - begin
             return piece.view[begin:end]
 
+    def rest(self) -> None:
+        """Holds what is there by itself: where nobody reads for a while, a few bytes would keep a whole arena from being used again."""
+        with self._arrival:
+            for piece in self._pieces:
+                own = memoryview(bytes(piece.view[piece.start : piece.end]))
+                piece.view, piece.start, piece.end = own, 0, len(own)
+
     def read_ready(self) -> bool:
         """Returns whether anything is there."""
         return self._size > 0

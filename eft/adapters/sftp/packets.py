@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -44,6 +45,10 @@ TAG = 16
 BLOCK = 16
 SPARE = 64
 """More than a packet has beside its payload."""
+WAIT = 100
+"""Milliseconds for which paramiko has a socket wait at a time."""
+QUIET = 10
+"""Waits in which nothing comes after which a connection holds no memory for what might."""
 
 
 class Arrived:
@@ -61,8 +66,10 @@ class Arrived:
         return self.channel
 
     def get_binary(self) -> Piece:
-        """Returns the payload, for `Inflow.feed`."""
-        return self.piece
+        """Hands over the payload, for `Inflow.feed`; Transport keeps the message until the next one comes."""
+        piece = self.piece
+        del self.piece
+        return piece
 
 
 class Burst:
@@ -105,8 +112,9 @@ class GcmPacketizer(Packetizer):
         self._seen = 0
         self._received = self._received_packets = self._ignored = 0
         self._sent = self._sent_packets = 0
-        self._inbox = bytearray()
-        self._inbox_view = self._opened = memoryview(b"")
+        self._scratch = bytearray()
+        """The buffer of which the inbox is the first half; packets are opened into the second. There is none at rest."""
+        self._inbox = self._opened = memoryview(b"")
         self._from = self._to = 0
         """Where in the inbox what has not been opened yet begins and ends."""
         self._arena = bytearray()
@@ -135,10 +143,6 @@ class GcmPacketizer(Packetizer):
             return
         self._received = self._received_packets = self._ignored = 0
         self._opener, self._opener_salt, self._opener_count = _gcm(keys["block_engine"], keys["iv_in"])
-        if not self._inbox:
-            self._inbox = bytearray(INBOX)
-            self._inbox_view = memoryview(self._inbox)
-            self._opened = memoryview(bytearray(INBOX))
 
     def set_outbound_cipher(self, **keys: Any) -> None:  # type: ignore[override] # noqa: ANN401 - as Transport names them
         """Goes over to new keys for what is sent.
@@ -153,9 +157,6 @@ class GcmPacketizer(Packetizer):
                 return
             self._sent = self._sent_packets = 0
             self._sealer, self._sealer_salt, self._sealer_count = _gcm(keys["block_engine"], keys["iv_out"])
-            if not self._sealed:
-                self._plain = memoryview(bytearray(LARGEST_SEALED + SPARE))
-                self._sealed = memoryview(bytearray(BURST + BURST_PACKETS * SPARE))
 
     def reset_seqno_in(self) -> None:
         """Counts received packets from 0."""
@@ -175,6 +176,16 @@ class GcmPacketizer(Packetizer):
         if self._opener is None:
             self._seen += 1
             return super().read_message()
+        try:
+            return self._next_message()
+        except NeedRekeyException:
+            raise
+        except BaseException:
+            # Nothing more is read, and what paramiko makes of a connection that is over lives on for a while.
+            self._rest()
+            raise
+
+    def _next_message(self) -> tuple[int, Any]:
         if self._held is not None:
             held, self._held = self._held, None
             return held
@@ -207,22 +218,28 @@ class GcmPacketizer(Packetizer):
             self._from = self._to = 0
         elif INBOX - self._to < INBOX // 4:
             left = self._to - self._from
-            self._inbox_view[:left] = self._inbox_view[self._from : self._to]
+            self._inbox[:left] = self._inbox[self._from : self._to]
             self._from, self._to = 0, left
+        waits = 0
         while not (size := self._take()):
             if self.closed:
                 raise EOFError
             if self.need_rekey():
                 raise NeedRekeyException
             self._check_keepalive()  # type: ignore[attr-defined]
+            waits += 1
+            if waits == QUIET and not self._to:
+                self._rest()
         self._to += size
 
     def _take(self) -> int:
         """Returns how many bytes came; 0 if none did for as long as the socket waits."""
         if self.handshake_timed_out():
             raise EOFError
+        if not (self._scratch or self._comes()):
+            return 0
         try:
-            size = self._socket.recv_into(self._inbox_view[self._to :])
+            size = self._socket.recv_into(self._inbox[self._to :])
         except TimeoutError:
             return 0
         except OSError as error:
@@ -233,13 +250,38 @@ class GcmPacketizer(Packetizer):
             raise EOFError
         return size
 
+    def _comes(self) -> bool:
+        """Waits for something to come and finds room for it."""
+        heard = select.poll()
+        try:
+            heard.register(self._socket, select.POLLIN)
+        except ValueError:
+            raise EOFError from None
+        if not heard.poll(WAIT):
+            return False
+        self._scratch = BUFFERS.take()
+        view = memoryview(self._scratch)
+        self._inbox, self._opened = view[:INBOX], view[INBOX:]
+        return True
+
+    def _rest(self) -> None:
+        """Gives back all memory that holds nothing."""
+        self._inbox = self._opened = self._view = memoryview(b"")
+        for buffer in filter(None, (self._scratch, self._arena)):
+            BUFFERS.give(buffer)
+        self._scratch, self._arena = bytearray(), bytearray()
+        self._filled = 0
+        if self._sending.acquire(blocking=False):
+            self._plain = self._sealed = memoryview(b"")
+            self._sending.release()
+
     def _open(self) -> tuple[int, Any]:
         """Opens the packet at the beginning of the inbox and puts its payload directly behind the last one's in the arena.
 
         Opened in place, its header would for a moment stand where somebody may be reading already.
         """
-        inbox, begin, opened = self._inbox_view, self._from, self._opened
-        size = int.from_bytes(self._inbox[begin : begin + 4], "big")
+        inbox, begin, opened = self._inbox, self._from, self._opened
+        size = int.from_bytes(inbox[begin : begin + 4], "big")
         end = begin + 4 + size + TAG
         nonce = self._opener_salt + self._opener_count.to_bytes(8, "big")
         try:
@@ -302,14 +344,15 @@ class GcmPacketizer(Packetizer):
             EOFError: the connection is closed.
         """
         with self._sending:
-            if isinstance(data, Burst):
-                if self._sealer is not None:
-                    self._send_burst(data)
-                    return
-                for message in data.messages():
+            if self._sealer is None:
+                for message in data.messages() if isinstance(data, Burst) else [data]:
                     super().send_message(message)
-            elif self._sealer is None:
-                super().send_message(data)
+                return
+            if not self._sealed:
+                self._plain = memoryview(bytearray(LARGEST_SEALED + SPARE))
+                self._sealed = memoryview(bytearray(BURST + BURST_PACKETS * SPARE))
+            if isinstance(data, Burst):
+                self._send_burst(data)
             else:
                 self._send_one(data.asbytes())
 

@@ -76,6 +76,9 @@ class ChannelPipe:
         # All at once: paramiko moves what it keeps to the front of its buffer.
         return self._take(WINDOW, until)
 
+    def rest(self) -> None:
+        """Gives back memory: the pipe is not used for a while."""
+
     def _take(self, size: int, until: float) -> Bytes:
         self._wait_until(until)
         with _cuts_named:
@@ -96,11 +99,16 @@ class FlowPipe(ChannelPipe):
 
     def __init__(self, transport: paramiko.Transport, channel: paramiko.Channel) -> None:
         super().__init__(transport, channel)
-        channel.in_buffer = Inflow()  # type: ignore[assignment]
+        self._inflow = Inflow()
+        channel.in_buffer = self._inflow  # type: ignore[assignment]
 
     def receive(self, wanted: int, *, until: float) -> Bytes:
         """Waits for the `wanted` bytes and returns as many of them as lie together."""
         return self._take(wanted, until)
+
+    def rest(self) -> None:
+        """Gives back the arenas in which something waits to be taken."""
+        self._inflow.rest()
 
 
 class BurstPipe(FlowPipe):

@@ -247,6 +247,8 @@ class SftpConnections:
             self.close_idle()
             self._renew()
             with self._lock:
+                for slot in self._idling:
+                    slot.connection.session.wire.rest()
                 used = [(slot.endpoint, slot.connection.session, slot.slots.taken) for slot in self._used]
             self._easing.compare(used, now=self._clock.monotonic())
             BUFFERS.trim()

@@ -95,6 +95,9 @@ class Pipe(Protocol):
     def receive(self, wanted: int, *, until: float) -> Bytes:
         """Returns at least one byte, waiting for it; a pipe may wait for the `wanted` ones, and may return more."""
 
+    def rest(self) -> None:
+        """Gives back memory: the pipe is not used for a while."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
@@ -279,6 +282,11 @@ class Wire:
         """Gives up a request: its reply is dropped when it comes."""
         if self._arrived.pop(ident, None) is None and ident in self._awaited:
             self._forgotten.add(ident)
+
+    def rest(self) -> None:
+        """Gives back memory: the wire is not used for a while."""
+        self._rest = memoryview(bytes(self._rest))
+        self._pipe.rest()
 
     def broke(self, message: str, *, reason: str) -> Transient:
         """Returns the error of a wire that is unusable from now on."""
