@@ -31,6 +31,16 @@ WARM: Final = 200
 """Objects that a new bucket takes before anything is measured."""
 
 
+class InheritedSftp(SftpServer):
+    """An sshd that leaves no processor time uncounted."""
+
+    def _prepare(self) -> Child:
+        child = super()._prepare()
+        child.command = [sys.executable, "-m", "tests.bench.heir", *child.command]
+        child.directory = places.ROOT
+        return child
+
+
 class DiscardingS3(NetworkServer):
     """`tests.bench.sink` in a process of its own."""
 
@@ -89,7 +99,7 @@ class Outside:
         """Takes a directory of its own, in memory if figures are to be had."""
         self.directory = directory
         self._stack = stack
-        self.sshd = stack.start(SftpServer(directory / "sshd"))
+        self.sshd = stack.start(InheritedSftp(directory / "sshd"))
         self.discarding = stack.start(DiscardingS3(directory / "sink"))
         self._seaweed: S3Server | None = None
         self._distances: dict[tuple[int, float], Distance] = {}

@@ -17,14 +17,17 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from deploy.local.process import LOOPBACK, Stack
+from eft.domain.names import remote_path
 from tests.bench import fleet, peers
-from tests.bench.gauge import cpu_seconds
+from tests.bench.gauge import cpu_seconds, tree
 from tests.bench.measured import Measured, outcome
 from tests.bench.outside import FROM, TO, Distance, Outside
 from tests.bench.peers import Case
 from tests.bench.report import BEGIN, END, Report
 from tests.bench.rows import Wanted, matrix
 from tests.bench.workloads import GIB, KIB, MIB, ONE, SMALL, Workload
+from tests.contract.sftp_bench import SftpBench
+from tests.running import eventually
 
 LITTLE = Workload("little", "3 × 10 KiB", (10 * KIB,) * 3)
 SOME = Workload("some", "1 × 3 MiB", (3 * MIB,))
@@ -105,6 +108,25 @@ def test_processor_time_of_what_has_ended_counts(outside: Outside) -> None:
     assert measured.peak > MIB
 
 
+def test_processor_time_of_a_session_that_is_cut_off_counts(outside: Outside) -> None:
+    """The connections of a program that ends, and of the engine's pool, are not logged out of."""
+    outside.fill("sftp", ONE_LARGE)
+    account = outside.account(FROM)
+    used: list[float] = []
+    for _ in range(2):
+        with SftpBench(account) as bench:
+            with bench.open() as store:
+                file = store.stat(remote_path(ONE_LARGE.paths[0]))
+                for _chunk in store.read(file, start=0, size=file.size):
+                    pass
+            used.append(cpu_seconds(outside.servers))
+    eventually(lambda: len(list(tree(outside.sshd.child.pid))) == SSHD_ALONE)
+    assert used[1] - used[0] > 0.05
+    assert cpu_seconds(outside.servers) >= used[1]
+
+
+SSHD_ALONE = 2
+"""Processes: sshd, and who waits for what its sessions leave."""
 ONE_LARGE = Workload("large", "1 × 128 MiB", (128 * MIB,))
 
 
