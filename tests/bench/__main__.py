@@ -39,9 +39,10 @@ def main() -> int:
     """Reads the command line, measures, and writes what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("profile", choices=["quick", "usual", "full", "scale"])
-    parser.add_argument("--only", default="", help="rows whose name holds these words")
-    parser.add_argument("--into", type=Path, default=ROOT / "docs" / "bench", help="directory for the results")
+    parser.add_argument("--only", default="", help="rows whose name holds these words; their results go to .local/bench")
+    parser.add_argument("--into", type=Path, help="directory for the results")
     chosen = parser.parse_args()
+    into = chosen.into or ROOT / (".local/bench" if chosen.only else "docs/bench")
     rows = {"quick": QUICK, "usual": USUAL, "full": matrix(), "scale": ()}[chosen.profile]
     rows = [row for row in rows if chosen.only in row.name]
     report = Report()
@@ -52,13 +53,13 @@ def main() -> int:
         directory.chmod(0o755)
         if chosen.profile == "scale":
             scale.measure(directory, report)
-            report.write(chosen.into / "scale", profile="scale")
+            report.write(into / "scale", profile="scale")
         else:
             stack = ends.enter_context(Stack())
             _measure(Outside(directory / "outside", stack), stack, rows, report, budget=SECONDS[chosen.profile])
             if chosen.profile == "usual":
                 scale.two_against_one(directory / "two", report)
-            into = chosen.into / "full" if chosen.profile == "full" else chosen.into
+            into = into / "full" if chosen.profile == "full" else into
             report.write(into, profile=f"make bench{'' if chosen.profile == 'usual' else '-' + chosen.profile}")
     sys.stdout.write(report.table(chosen.profile) + "\n")
     return 0

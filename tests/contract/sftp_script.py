@@ -86,6 +86,9 @@ class Script:
     def rest(self) -> None:
         """Keeps what it holds."""
 
+    def drop(self) -> None:
+        """Keeps what it holds, too."""
+
     def shuffled(self) -> None:
         """Reverses what waits to be handed out."""
         self._out = deque(list(self._out)[::-1])

@@ -97,9 +97,11 @@ def test_a_connection_at_rest_holds_no_buffer_for_an_answer_that_came_with_anoth
 def test_a_connection_that_is_closed_holds_no_buffers(sshd: SftpServer, buffers: Watched) -> None:
     """Though paramiko's objects live on until they are collected."""
     with SftpBench(sshd.account(uuid4().hex)) as bench:
-        bench.put("in.bin", content_of(3 * MIB))
+        bench.put("in.bin", content_of(12 * MIB))
         with bench.open() as store:
-            assert len(read(store, store.stat(remote_path("in.bin")))) == 3 * MIB
+            file = store.stat(remote_path("in.bin"))
+            assert sum(len(chunk) for chunk in store.read(file, start=0, size=3 * MIB, until=12 * MIB)) == 3 * MIB
+        del store
         bench.connections.close_all()
         assert buffers.taken
         eventually(lambda: not buffers.in_use)

@@ -151,6 +151,9 @@ class Cut:
     def rest(self) -> None:
         """Keeps what it holds."""
 
+    def drop(self) -> None:
+        """Keeps what it holds, too."""
+
 
 @pytest.mark.parametrize("cut", [(), (5,), (9,), (13,), (14,), (500,), (1012,), (4, 500), (500, 700), (4, 8, 13, 14)])
 def test_a_reply_in_two_buffers_is_read_where_it_lies(cut: tuple[int, ...]) -> None:
@@ -550,6 +553,9 @@ def test_an_idle_wire_keeps_no_buffer() -> None:
 
         def rest(self) -> None:
             """Keeps what it holds."""
+
+        def drop(self) -> None:
+            """Keeps what it holds, too."""
 
     wire = Wire(Once(), endpoint="ep1", patience=1)
     wire.call(Kind.CLOSE).expect(Kind.STATUS)

@@ -17,10 +17,14 @@ import paramiko
 
 from eft.adapters.sftp.keys import private_key
 from eft.adapters.sftp.login import EVERY_HOST_KEY, authenticate, check_host_key, greet, pinned_algorithms, set_policy
+from eft.adapters.sftp.packets import GcmPacketizer
 from eft.adapters.sftp.pipe import PatientSocket, new_transport, open_pipe
 from eft.adapters.sftp.session import Session
 from eft.domain.endpoint import Credential, HostKey, SftpEndpoint
 from eft.errors import EftError, Permanent, Transient
+
+ENDS_IN = 1.0
+"""Seconds to wait for the thread of a connection that is over; it ends by itself, too."""
 
 Address = tuple[socket.AddressFamily, Any]
 
@@ -57,6 +61,8 @@ class Connection:
         """Ends the connection at once."""
         self.session.wire.broken = True
         hang_up(self._socket, self._transport)
+        # Paramiko's objects hang together in circles, and live on until those are collected.
+        self.session.wire.drop()
 
     def abandon(self) -> None:
         """Lets go of a connection that a forked child inherited, without a word to the server: it is its parent's."""
@@ -215,6 +221,10 @@ def hang_up(held: PatientSocket, transport: paramiko.Transport) -> None:
     transport.packetizer.complete_handshake()
     transport.close()
     held.close()
+    if transport.is_alive():
+        transport.join(ENDS_IN)
+    if isinstance(transport.packetizer, GcmPacketizer) and not transport.is_alive():
+        transport.packetizer.rest()
 
 
 @contextmanager

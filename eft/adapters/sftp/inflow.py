@@ -83,6 +83,13 @@ class Inflow:
                 own = memoryview(bytes(piece.view[piece.start : piece.end]))
                 piece.view, piece.start, piece.end = own, 0, len(own)
 
+    def drop(self) -> None:
+        """Holds nothing any more: the channel is over, and nobody reads."""
+        with self._arrival:
+            self._pieces.clear()
+            self._size = 0
+            self._over = True
+
     def read_ready(self) -> bool:
         """Returns whether anything is there."""
         return self._size > 0

@@ -176,16 +176,6 @@ class GcmPacketizer(Packetizer):
         if self._opener is None:
             self._seen += 1
             return super().read_message()
-        try:
-            return self._next_message()
-        except NeedRekeyException:
-            raise
-        except BaseException:
-            # Nothing more is read, and what paramiko makes of a connection that is over lives on for a while.
-            self._rest()
-            raise
-
-    def _next_message(self) -> tuple[int, Any]:
         if self._held is not None:
             held, self._held = self._held, None
             return held
@@ -229,7 +219,7 @@ class GcmPacketizer(Packetizer):
             self._check_keepalive()  # type: ignore[attr-defined]
             waits += 1
             if waits == QUIET and not self._to:
-                self._rest()
+                self.rest()
         self._to += size
 
     def _take(self) -> int:
@@ -264,13 +254,15 @@ class GcmPacketizer(Packetizer):
         self._inbox, self._opened = view[:INBOX], view[INBOX:]
         return True
 
-    def _rest(self) -> None:
-        """Gives back all memory that holds nothing."""
+    def rest(self) -> None:
+        """Gives back all memory that holds nothing. For the thread that reads, or once it is over."""
         self._inbox = self._opened = self._view = memoryview(b"")
         for buffer in filter(None, (self._scratch, self._arena)):
             BUFFERS.give(buffer)
         self._scratch, self._arena = bytearray(), bytearray()
         self._filled = 0
+        # There is one only where the connection ended before it was handed on.
+        self._held = None
         if self._sending.acquire(blocking=False):
             self._plain = self._sealed = memoryview(b"")
             self._sending.release()

@@ -79,6 +79,9 @@ class ChannelPipe:
     def rest(self) -> None:
         """Gives back memory: the pipe is not used for a while."""
 
+    def drop(self) -> None:
+        """Gives back memory: the connection is over."""
+
     def _take(self, size: int, until: float) -> Bytes:
         self._wait_until(until)
         with _cuts_named:
@@ -109,6 +112,10 @@ class FlowPipe(ChannelPipe):
     def rest(self) -> None:
         """Gives back the arenas in which something waits to be taken."""
         self._inflow.rest()
+
+    def drop(self) -> None:
+        """Gives back the arenas of what nobody took."""
+        self._inflow.drop()
 
 
 class BurstPipe(FlowPipe):

@@ -98,6 +98,9 @@ class Pipe(Protocol):
     def rest(self) -> None:
         """Gives back memory: the pipe is not used for a while."""
 
+    def drop(self) -> None:
+        """Gives back memory: the pipe is not used any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
@@ -287,6 +290,13 @@ class Wire:
         """Gives back memory: the wire is not used for a while."""
         self._rest = memoryview(bytes(self._rest))
         self._pipe.rest()
+
+    def drop(self) -> None:
+        """Gives back memory: the connection under the wire is over."""
+        self.broken = True
+        self._rest = memoryview(b"")
+        self._arrived.clear()
+        self._pipe.drop()
 
     def broke(self, message: str, *, reason: str) -> Transient:
         """Returns the error of a wire that is unusable from now on."""
