@@ -6,6 +6,7 @@ all of them back when it is dropped.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from typing import Final
@@ -45,6 +46,10 @@ class Buffers:
             if len(self._given) > self._kept:
                 self._given.popleft()
 
+    def after_fork(self) -> None:
+        """Begins anew in a forked child: who held the lock is not there."""
+        self._given, self._lock = deque(), threading.Lock()
+
     def trim(self) -> None:
         """Lets go of buffers that nobody uses, but for a few: whoever holds bytes in another way is to find room for them."""
         with self._lock:
@@ -64,3 +69,4 @@ def _unused(buffer: bytearray) -> bool:
 
 BUFFERS: Final = Buffers()
 """The process's own."""
+os.register_at_fork(after_in_child=BUFFERS.after_fork)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -21,11 +20,11 @@ def main(command: Sequence[str]) -> int:
     """Returns the program's exit status."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
-    program = subprocess.Popen(command)
-    signal.signal(signal.SIGTERM, lambda *_: program.terminate())
+    program = os.posix_spawn(command[0], list(command), os.environ)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(program, signal.SIGTERM))
     while True:
         ended, status = os.wait()
-        if ended == program.pid:
+        if ended == program:
             return os.waitstatus_to_exitcode(status)
 
 

@@ -19,7 +19,7 @@ from paramiko.message import Message
 from paramiko.packet import Packetizer
 
 from deploy.local.sftp import PasswordSftpServer, Quirks, SftpServer
-from eft.adapters.buffers import Buffers
+from eft.adapters.buffers import BUFFERS, Buffers
 from eft.adapters.sftp import fit, login, packets, pipe
 from eft.adapters.sftp.fit import Footing
 from eft.adapters.sftp.inflow import SMALL, Inflow, Piece
@@ -305,6 +305,20 @@ def test_a_buffer_in_use_is_not_used_again(ends: Ends, monkeypatch: pytest.Monke
     assert id(ends[0]._arena) in known
 
 
+def test_a_packet_without_payload_is_nothing(ends: Ends) -> None:
+    """RFC 4254 allows it, to a connection at rest, too."""
+    ours, theirs = ends
+    inflow = Inflow()
+    for content in (b"abc", b"defg"):
+        ours.rest()
+        for payload in (b"", content, b""):
+            theirs.send_message(data_message(payload))
+        while len(inflow) < len(content):
+            inflow.feed(ours.read_message()[1].get_binary())
+        assert bytes(inflow.read(len(content), 0)) == content
+    assert BUFFERS.size >= 2 * packets.INBOX
+
+
 def test_a_burst_without_gcm_leaves_as_single_messages() -> None:
     """Before AES-GCM is agreed on a burst is sent as paramiko sends messages."""
     ours, theirs = socket.socketpair()
@@ -379,6 +393,41 @@ def test_an_inflow_gives_what_lies_together() -> None:
     assert bytes(inflow.read(3, 0)) == b"other"
     assert not inflow.read_ready()
     assert len(inflow) == 0
+
+
+def test_an_inflow_at_rest_holds_its_bytes_by_itself() -> None:
+    """Once: what it holds by itself stays where it is."""
+    arena = bytearray(b"0123456789")
+    inflow = Inflow()
+    view = memoryview(arena)
+    inflow.feed(Piece(view, 2, 5))
+    inflow.rest()
+    inflow.feed(Piece(view, 5, 7))
+    del view
+    first = inflow._pieces[0].view
+    inflow.rest()
+    assert inflow._pieces[0].view is first
+    arena.append(0)
+    assert bytes(inflow.read(3, 0)) + bytes(inflow.read(2, 0)) == b"23456"
+
+
+def test_an_inflow_that_is_dropped_holds_nothing() -> None:
+    """Nor does it take more."""
+    arena = bytearray(10)
+    inflow = Inflow()
+    inflow.feed(Piece(memoryview(arena), 0, 10))
+    inflow.drop()
+    inflow.feed(Piece(memoryview(arena), 0, 10))
+    arena.append(0)
+    assert bytes(inflow.read(1, 0)) == b""
+
+
+def test_an_inflow_takes_no_notice_of_nothing() -> None:
+    """Nothing is what a reader gets at the end."""
+    inflow = Inflow()
+    inflow.feed(b"")
+    inflow.feed(b"abcd")
+    assert bytes(inflow.read(4, 0)) == b"abcd"
 
 
 def test_an_inflow_that_ends_gives_what_it_has() -> None:

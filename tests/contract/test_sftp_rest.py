@@ -35,7 +35,7 @@ class Watched(Buffers):
     @property
     def in_use(self) -> int:
         """How many buffers are looked into."""
-        return sum(_looked_into(buffer) for buffer in self.taken.values())
+        return sum(_looked_into(buffer) for buffer in list(self.taken.values()))
 
 
 def _looked_into(buffer: bytearray) -> bool:
@@ -94,8 +94,9 @@ def test_a_connection_at_rest_holds_no_buffer_for_an_answer_that_came_with_anoth
             assert read(store, store.stat(remote_path("in.bin"))) == b"still there"
 
 
-def test_a_connection_that_is_closed_holds_no_buffers(sshd: SftpServer, buffers: Watched) -> None:
-    """Though paramiko's objects live on until they are collected."""
+def test_a_connection_that_is_closed_holds_no_buffers(sshd: SftpServer, buffers: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though paramiko's objects live on until they are collected, and before the keeper comes by."""
+    monkeypatch.setattr(pool, "TICK", 3600.0)
     with SftpBench(sshd.account(uuid4().hex)) as bench:
         bench.put("in.bin", content_of(12 * MIB))
         with bench.open() as store:

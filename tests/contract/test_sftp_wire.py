@@ -132,6 +132,45 @@ def test_replies_arrive_in_pieces() -> None:
     assert b"".join(bytes(c) for c in store.read(file, start=0, size=len(content))) == content
 
 
+class Sent:
+    """A pipe that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent = b""
+
+    def send(self, pieces: Sequence[Bytes], *, until: float) -> None:
+        """Keeps it."""
+        self.sent += b"".join(pieces)
+
+    def receive(self, wanted: int, *, until: float) -> Bytes:
+        """Hears nothing."""
+        raise TimeoutError
+
+    def rest(self) -> None:
+        """Holds no buffers."""
+
+    def drop(self) -> None:
+        """Holds none."""
+
+
+def test_a_wire_at_rest_holds_no_buffer_of_what_it_has_to_send() -> None:
+    """It is sent all the same, unless the connection is over."""
+    pipe = Sent()
+    wire = Wire(pipe, endpoint="ep1", patience=1)
+    buffer = bytearray(b"some bytes")
+    wire.post(Kind.WRITE, memoryview(buffer))
+    wire.rest()
+    buffer[:] = b"other bytes"
+    wire.post(Kind.WRITE, memoryview(buffer)[:5])
+    wire._flush()
+    assert pipe.sent.count(b"some bytes") == 1
+    assert pipe.sent.endswith(b"other")
+    wire.post(Kind.WRITE, memoryview(buffer))
+    wire.drop()
+    buffer.append(0)
+    assert wire.broken
+
+
 class Cut:
     """A pipe that hands out the bytes of one reply in pieces cut where a test says, and then no more."""
 

@@ -221,7 +221,7 @@ def hang_up(held: PatientSocket, transport: paramiko.Transport) -> None:
     transport.packetizer.complete_handshake()
     transport.close()
     held.close()
-    if transport.is_alive():
+    if transport.is_alive() and transport is not threading.current_thread():
         transport.join(ENDS_IN)
     if isinstance(transport.packetizer, GcmPacketizer) and not transport.is_alive():
         transport.packetizer.rest()

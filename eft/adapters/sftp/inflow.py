@@ -40,6 +40,8 @@ class Inflow:
         """Takes what follows."""
         piece = data if isinstance(data, Piece) else Piece(memoryview(data), 0, len(data))
         with self._arrival:
+            if self._over or piece.start == piece.end:
+                return
             last = self._pieces[-1] if self._pieces else None
             if last is not None and last.view is piece.view and last.end == piece.start:
                 last.end = piece.end
@@ -80,8 +82,9 @@ class Inflow:
         """Holds what is there by itself: where nobody reads for a while, a few bytes would keep a whole arena from being used again."""
         with self._arrival:
             for piece in self._pieces:
-                own = memoryview(bytes(piece.view[piece.start : piece.end]))
-                piece.view, piece.start, piece.end = own, 0, len(own)
+                if len(piece.view) > piece.end - piece.start:
+                    own = memoryview(bytes(piece.view[piece.start : piece.end]))
+                    piece.view, piece.start, piece.end = own, 0, len(own)
 
     def drop(self) -> None:
         """Holds nothing any more: the channel is over, and nobody reads."""

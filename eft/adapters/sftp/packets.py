@@ -301,7 +301,7 @@ class GcmPacketizer(Packetizer):
 
     def _keep(self, payload: memoryview) -> Piece:
         start, end = self._filled, self._filled + len(payload)
-        if end > len(self._view):
+        if end > len(self._view) or not self._view:
             self._change_arena()
             start, end = 0, len(payload)
         self._view[start:end] = payload

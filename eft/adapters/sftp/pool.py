@@ -205,6 +205,9 @@ class SftpConnections:
         for slot in slots:
             slot.connection.close()
             self._release(slot.endpoint, slot.holder)
+        if slots:
+            # The keeper may be gone before the last of them.
+            BUFFERS.trim()
 
     def _acquire(self, endpoint: SftpEndpoint) -> tuple[str, Slots]:
         """Returns who has the new slot, and the endpoint's slots with it."""

@@ -288,7 +288,10 @@ class Wire:
 
     def rest(self) -> None:
         """Gives back memory: the wire is not used for a while."""
-        self._rest = memoryview(bytes(self._rest))
+        if not isinstance(self._rest.obj, bytes):
+            self._rest = memoryview(bytes(self._rest))
+        if self._queued:
+            self._queued = [b"".join(self._queued)]
         self._pipe.rest()
 
     def drop(self) -> None:
@@ -296,6 +299,7 @@ class Wire:
         self.broken = True
         self._rest = memoryview(b"")
         self._arrived.clear()
+        self._queued.clear()
         self._pipe.drop()
 
     def broke(self, message: str, *, reason: str) -> Transient:
