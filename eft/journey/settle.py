@@ -52,6 +52,11 @@ def _dispose_version(work: Work, source: Source) -> str | None:
             _archive_version(work, source, file)
         except NotFound:
             return "source_gone"
+        except Permanent as error:
+            # Its owner wrote over it, or another worker has just archived it.
+            if error.reason != "source_changed":
+                raise
+            return "source_gone"
     return None if source.remove_version(file) else "source_gone"
 
 

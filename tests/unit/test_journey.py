@@ -456,6 +456,24 @@ def test_a_source_that_is_gone_already_is_settled(world: World, source: str, dis
     assert (row.state, row.reason) == (State.SETTLED, "source_gone")
 
 
+@pytest.mark.parametrize(
+    ("reason", "ends"), [("source_changed", (State.SETTLED, "source_gone")), ("permission_denied", (State.HELD, "permission_denied"))]
+)
+def test_a_version_that_cannot_be_archived(world: World, reason: str, ends: tuple[State, str]) -> None:
+    """One that is another by now is gone; anything else is told. What was delivered stays delivered, and nothing is removed."""
+    world.server("s3-a").put("in/a.bin", b"x")
+
+    def refuse(label: str) -> None:
+        if label == "s3-a.copy_version:before":
+            raise Permanent("it cannot be copied", reason=reason)
+
+    watch(world, refuse)
+    row = world.until_rest(world.submit("s3-a", "sftp-b", disposition="archive", archive_directory="done"))
+    assert (row.state, row.reason) == ends
+    assert world.server("sftp-b").get("out/a.bin") == b"x"
+    assert world.server("s3-a").get("in/a.bin") == b"x"
+
+
 # -- trouble -----------------------------------------------------------------------------------------------------------
 
 
