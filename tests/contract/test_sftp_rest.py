@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from deploy.local.sftp import SftpServer
-from eft.adapters.buffers import Buffers
+from eft.adapters.buffers import Buffers, _unused
 from eft.adapters.sftp import packets, pool, session
 from eft.adapters.sftp.wire import Kind, string
 from eft.domain.names import remote_path
@@ -34,16 +34,11 @@ class Watched(Buffers):
 
     @property
     def in_use(self) -> int:
-        """How many buffers are looked into."""
-        return sum(_looked_into(buffer) for buffer in list(self.taken.values()))
-
-
-def _looked_into(buffer: bytearray) -> bool:
-    try:
-        buffer.append(buffer.pop())
-    except BufferError:
-        return True
-    return False
+        """How many buffers are not given back, or looked into all the same."""
+        with self._lock:
+            # Those alone are touched: of another one somebody may be about to look into.
+            free = {id(buffer) for buffer in self._given if _unused(buffer)}
+        return sum(one not in free for one in list(self.taken))
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from paramiko.message import Message
 from paramiko.packet import Packetizer
 
 from eft.adapters.sftp.inflow import Inflow
-from eft.adapters.sftp.packets import CHANNEL_DATA, Burst, GcmPacketizer
+from eft.adapters.sftp.packets import GcmPacketizer
+from eft.adapters.sftp.sealing import CHANNEL_DATA, Burst
 
 LOG = logging.getLogger(__name__)
 VERSIONS = range(4, 6)

@@ -82,7 +82,8 @@ class Inflow:
         """Holds what is there by itself: where nobody reads for a while, a few bytes would keep a whole arena from being used again."""
         with self._arrival:
             for piece in self._pieces:
-                if len(piece.view) > piece.end - piece.start:
+                # Not by its length: a piece may fill an arena.
+                if not isinstance(piece.view.obj, bytes):
                     own = memoryview(bytes(piece.view[piece.start : piece.end]))
                     piece.view, piece.start, piece.end = own, 0, len(own)
 

@@ -9,11 +9,8 @@ section 7, as OpenSSH's `aes128-gcm@openssh.com` has them: the length goes in cl
 from __future__ import annotations
 
 import errno
-import os
 import select
 import threading
-from collections import deque
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import paramiko
@@ -24,7 +21,7 @@ from paramiko.packet import NeedRekeyException, Packetizer
 
 from eft.adapters.buffers import BUFFERS
 from eft.adapters.sftp.inflow import Piece
-from eft.ports import Bytes
+from eft.adapters.sftp.sealing import BLOCK, CHANNEL_DATA, HEADER, TAG, Burst, Nonces, Sealer
 
 if TYPE_CHECKING:
     from socket import socket
@@ -33,18 +30,6 @@ INBOX = 1 << 19
 """Bytes that are taken from the socket at a time, at most; twice the largest packet that a server may send."""
 LARGEST_PACKET = INBOX - 64
 """Bytes of one packet, all counted; an arena takes any."""
-BURST = 1 << 18
-"""Bytes of payload that are sealed before they are sent."""
-BURST_PACKETS = 16
-LARGEST_SEALED = 1 << 17
-"""Bytes of payload in one packet of a burst, where the server allows so many."""
-CHANNEL_DATA = 94
-HEADER = 10
-"""Bytes before the payload of a data packet: padding length, type, channel, payload length."""
-TAG = 16
-BLOCK = 16
-SPARE = 64
-"""More than a packet has beside its payload."""
 WAIT = 100
 """Milliseconds for which paramiko has a socket wait at a time."""
 QUIET = 10
@@ -72,29 +57,6 @@ class Arrived:
         return piece
 
 
-class Burst:
-    """Payload for one channel that leaves as several packets, sealed one by one and sent at once."""
-
-    def __init__(self, channel: int, pieces: Sequence[Bytes], sizes: Sequence[int]) -> None:
-        """Takes the receiver's channel number, the bytes, and how many of them go into each packet."""
-        self.channel = channel
-        self.pieces = pieces
-        self.sizes = sizes
-
-    def messages(self) -> list[Message]:
-        """Returns the packets' messages as paramiko has them."""
-        whole = memoryview(b"".join(self.pieces))
-        made: list[Message] = []
-        for size in self.sizes:
-            message = Message()
-            message.add_byte(bytes((CHANNEL_DATA,)))
-            message.add_int(self.channel)
-            message.add_string(bytes(whole[:size]))
-            made.append(message)
-            whole = whole[size:]
-        return made
-
-
 class GcmPacketizer(Packetizer):
     """A `paramiko.packet.Packetizer`. One thread reads; any may send."""
 
@@ -105,9 +67,8 @@ class GcmPacketizer(Packetizer):
         super().__init__(held)
         self._socket = held
         self._opener: AESGCM | None = None
-        self._sealer: AESGCM | None = None
-        self._opener_salt = self._sealer_salt = b""
-        self._opener_count = self._sealer_count = 0
+        self._nonces = Nonces(b"")
+        self._sealer: Sealer | None = None
         self._sending = threading.RLock()
         self._seen = 0
         self._received = self._received_packets = self._ignored = 0
@@ -122,7 +83,6 @@ class GcmPacketizer(Packetizer):
         self._view = memoryview(b"")
         self._filled = 0
         self._held: tuple[int, Any] | None = None
-        self._plain = self._sealed = memoryview(b"")
 
     @property
     def seals_bursts(self) -> bool:
@@ -142,7 +102,7 @@ class GcmPacketizer(Packetizer):
             _never_back(self._opener)
             return
         self._received = self._received_packets = self._ignored = 0
-        self._opener, self._opener_salt, self._opener_count = _gcm(keys["block_engine"], keys["iv_in"])
+        self._opener, self._nonces = keys["block_engine"], Nonces(keys["iv_in"])
 
     def set_outbound_cipher(self, **keys: Any) -> None:  # type: ignore[override] # noqa: ANN401 - as Transport names them
         """Goes over to new keys for what is sent.
@@ -156,7 +116,7 @@ class GcmPacketizer(Packetizer):
                 _never_back(self._sealer)
                 return
             self._sent = self._sent_packets = 0
-            self._sealer, self._sealer_salt, self._sealer_count = _gcm(keys["block_engine"], keys["iv_out"])
+            self._sealer = Sealer(keys["block_engine"], keys["iv_out"])
 
     def reset_seqno_in(self) -> None:
         """Counts received packets from 0."""
@@ -263,8 +223,8 @@ class GcmPacketizer(Packetizer):
         self._filled = 0
         # There is one only where the connection ended before it was handed on.
         self._held = None
-        if self._sending.acquire(blocking=False):
-            self._plain = self._sealed = memoryview(b"")
+        if self._sealer is not None and self._sending.acquire(blocking=False):
+            self._sealer.rest()
             self._sending.release()
 
     def _open(self) -> tuple[int, Any]:
@@ -275,12 +235,10 @@ class GcmPacketizer(Packetizer):
         inbox, begin, opened = self._inbox, self._from, self._opened
         size = int.from_bytes(inbox[begin : begin + 4], "big")
         end = begin + 4 + size + TAG
-        nonce = self._opener_salt + self._opener_count.to_bytes(8, "big")
         try:
-            self._opener.decrypt_into(nonce, inbox[begin + 4 : end], inbox[begin : begin + 4], opened[:size])  # type: ignore[union-attr]
+            self._opener.decrypt_into(self._nonces.following(), inbox[begin + 4 : end], inbox[begin : begin + 4], opened[:size])  # type: ignore[union-attr]
         except InvalidTag:
             raise paramiko.SSHException("a packet is not authentic") from None
-        self._opener_count += 1
         self._from = end
         self._count_received(size + 4 + TAG)
         padding, kind = opened[0], opened[1]
@@ -340,71 +298,21 @@ class GcmPacketizer(Packetizer):
                 for message in data.messages() if isinstance(data, Burst) else [data]:
                     super().send_message(message)
                 return
-            if not self._sealed:
-                self._plain = memoryview(bytearray(LARGEST_SEALED + SPARE))
-                self._sealed = memoryview(bytearray(BURST + BURST_PACKETS * SPARE))
             if isinstance(data, Burst):
-                self._send_burst(data)
+                self._send_sealed(self._sealer.burst(data), packets=len(data.sizes))
             else:
-                self._send_one(data.asbytes())
+                self._send_sealed(self._sealer.one(data.asbytes()), packets=1)
 
-    def _send_one(self, payload: bytes) -> None:
-        size = len(payload)
-        plain, sealed = self._plain, self._sealed
-        if size > LARGEST_SEALED:
-            plain, sealed = memoryview(bytearray(size + SPARE)), memoryview(bytearray(size + SPARE))
-        plain[1 : 1 + size] = payload
-        self._send_sealed(sealed, self._seal(plain, size, sealed, os.urandom(BLOCK + 4)), packets=1)
-
-    def _send_burst(self, burst: Burst) -> None:
-        plain, sealed, filled = self._plain, self._sealed, 0
-        rest = deque(memoryview(piece) for piece in burst.pieces)
-        padding = os.urandom(BLOCK + 4)
-        plain[1] = CHANNEL_DATA
-        plain[2:6] = burst.channel.to_bytes(4, "big")
-        for size in burst.sizes:
-            plain[6:HEADER] = size.to_bytes(4, "big")
-            at, end = HEADER, HEADER + size
-            while at < end:
-                piece = rest[0]
-                fits = min(len(piece), end - at)
-                plain[at : at + fits] = piece[:fits]
-                at += fits
-                if fits == len(piece):
-                    rest.popleft()
-                else:
-                    rest[0] = piece[fits:]
-            filled += self._seal(plain, HEADER - 1 + size, sealed[filled:], padding)
-        self._send_sealed(sealed, filled, packets=len(burst.sizes))
-
-    def _seal(self, plain: memoryview, payload: int, sealed: memoryview, padding: bytes) -> int:
-        """Seals the packet whose payload begins at `plain[1]` and returns how many bytes of `sealed` it takes."""
-        count = 3 + BLOCK - (payload + 4) % BLOCK
-        size = 1 + payload + count
-        plain[0] = count
-        plain[1 + payload : size] = padding[:count]
-        length = size.to_bytes(4, "big")
-        sealed[:4] = length
-        nonce = self._sealer_salt + self._sealer_count.to_bytes(8, "big")
-        self._sealer.encrypt_into(nonce, plain[:size], length, sealed[4 : 4 + size + TAG])  # type: ignore[union-attr]
-        self._sealer_count += 1
-        return 4 + size + TAG
-
-    def _send_sealed(self, sealed: memoryview, size: int, *, packets: int) -> None:
-        self.write_all(sealed[:size])
-        self._sent += size
+    def _send_sealed(self, sealed: memoryview, *, packets: int) -> None:
+        self.write_all(sealed)
+        self._sent += len(sealed)
         self._sent_packets += packets
         if (self._sent >= self.REKEY_BYTES or self._sent_packets >= self.REKEY_PACKETS) and not self.need_rekey():
             self._ignored = 0
             self._trigger_rekey()  # type: ignore[attr-defined]
 
 
-def _gcm(engine: AESGCM, iv: bytes) -> tuple[AESGCM, bytes, int]:
-    """Returns the cipher, the part of the nonces that stays, and their first count (RFC 5647, section 7.1)."""
-    return engine, iv[:4], int.from_bytes(iv[4:], "big")
-
-
-def _never_back(engine: AESGCM | None) -> None:
+def _never_back(engine: AESGCM | Sealer | None) -> None:
     if engine is not None:
         # paramiko's count of packets stood still meanwhile, and other ciphers need it.
         raise paramiko.SSHException("the server goes back behind AES-GCM")

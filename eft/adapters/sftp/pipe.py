@@ -15,7 +15,8 @@ import paramiko
 
 from eft.adapters.sftp.fit import Footing, footing
 from eft.adapters.sftp.inflow import Inflow
-from eft.adapters.sftp.packets import BURST, BURST_PACKETS, LARGEST_SEALED, Burst, GcmPacketizer
+from eft.adapters.sftp.packets import GcmPacketizer
+from eft.adapters.sftp.sealing import BURST, BURST_PACKETS, LARGEST_SEALED, Burst
 from eft.ports import Bytes
 
 WINDOW = 1 << 24

@@ -296,7 +296,6 @@ class Wire:
 
     def drop(self) -> None:
         """Gives back memory: the connection under the wire is over."""
-        self.broken = True
         self._rest = memoryview(b"")
         self._arrived.clear()
         self._queued.clear()
